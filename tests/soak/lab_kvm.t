@@ -340,10 +340,10 @@ holds() {
 }
 # judge TEST EXPRESSION FACT: it holds for the words of the fact
 judge() {
-	local values=${facts[$3]-none}
+	local values=${facts[$3]-}
 
 	# shellcheck disable=SC2086 # words
-	ok "$1 ($values)" holds "$2" $values
+	ok "$1 (${values:-nothing})" holds "NF && ($2)" $values
 }
 
 ok the_lab_came_to_its_end [ $code = 0 ] || show "$dir/out" 60
