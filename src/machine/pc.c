@@ -204,7 +204,10 @@ static int create_coms(struct vm *vm, const struct vm_config *config,
 
 static void fill_debugcon(void *opts, const void *from)
 {
-	((struct debugcon_opts *)opts)->chr = strdup(from);
+	struct debugcon_opts *o = opts;
+
+	free(o->chr); /* the default */
+	o->chr = strdup(from);
 }
 
 /* The rest of what is behind the ISA bridge. */
