@@ -1,5 +1,8 @@
 /* ringer: the verbs of the command line. */
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "base/opt.h"
 #include "cli/args.h"
@@ -71,10 +74,26 @@ static int run_verb(const struct cli_verb *verb, int argc, char **argv)
 	return code;
 }
 
+/* What a process may be started with must not change what ringer does: a
+ * missing stdin, stdout or stderr, whose number a disk image would get, and a
+ * limit on the size of files, which is an error of the write instead. */
+static void settle_process(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "--help";
 
+	settle_process();
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") ||
 	    !strcmp(name, "help")) {
 		print_help();

@@ -1,6 +1,7 @@
 #include "control/server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ struct client {
 struct control {
 	struct vm *vm;
 	struct loop_fd listener;
+	int spare_fd; /* see refuse() */
 	struct list clients;
 	unsigned nr_clients;
 };
@@ -89,12 +91,29 @@ static bool client_send(struct client *c, json_t *answer)
 	return out;
 }
 
+/* A string for people. It may have been cut within a character or name a file
+ * in another encoding, neither of which JSON takes. */
+static json_t *text_json(const char *text)
+{
+	json_t *string = json_string(text);
+	char ascii[sizeof(struct err)];
+	size_t i;
+
+	if (string)
+		return string;
+	for (i = 0; i < sizeof(ascii) - 1 && text[i]; i++)
+		ascii[i] = text[i] & 0x80 ? '?' : text[i];
+	ascii[i] = 0;
+	return json_string(ascii);
+}
+
 static json_t *error_answer(const char *cls, const char *desc, const char *hint)
 {
-	json_t *e = json_pack("{s:s, s:s}", "class", cls, "desc", desc);
+	json_t *e =
+		json_pack("{s:s, s:o}", "class", cls, "desc", text_json(desc));
 
 	if (hint && hint[0])
-		json_object_set_new(e, "hint", json_string(hint));
+		json_object_set_new(e, "hint", text_json(hint));
 	return json_pack("{s:o}", "error", e);
 }
 
@@ -231,18 +250,40 @@ static void client_accept(struct control *control, int fd)
 		client_drop(c);
 }
 
+/* The process has no descriptor left for a client: one is held back to take the
+ * client and send it away. False: not even that helped. */
+static bool refuse(struct control *control)
+{
+	int fd;
+
+	if (control->spare_fd >= 0)
+		close(control->spare_fd);
+	fd = accept4(control->listener.fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	control->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	log_warn("no control client can be taken: too many open files");
+	return fd >= 0;
+}
+
+/* Edge-triggered: a client that cannot be taken must not keep the loop awake. */
 static void listener_ready(void *opaque, uint32_t events)
 {
 	struct control *control = opaque;
-	int fd = accept4(control->listener.fd, NULL, NULL,
-			 SOCK_CLOEXEC | SOCK_NONBLOCK);
+	bool goes_on = true;
 
-	if (fd < 0)
-		return;
-	if (control->nr_clients < MAX_CLIENTS)
-		client_accept(control, fd);
-	else
-		close(fd);
+	while (goes_on) {
+		int fd = accept4(control->listener.fd, NULL, NULL,
+				 SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0 && control->nr_clients < MAX_CLIENTS)
+			client_accept(control, fd);
+		else if (fd >= 0)
+			close(fd);
+		else
+			goes_on = errno == ECONNABORTED || errno == EINTR ||
+				  (errno == EMFILE && refuse(control));
+	}
 }
 
 int control_create(struct control **control, struct vm *vm,
@@ -255,12 +296,13 @@ int control_create(struct control **control, struct vm *vm,
 		return err_set(err, ENOMEM, NULL, "cannot serve control:");
 	c->vm = vm;
 	list_init(&c->clients);
+	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	r = rundir_listen(dir, err);
 	if (r < 0)
 		goto err_free;
 	c->listener =
 		(struct loop_fd){ .fd = r, .fn = listener_ready, .opaque = c };
-	r = loop_watch(vm->loop, &c->listener, EPOLLIN);
+	r = loop_watch(vm->loop, &c->listener, EPOLLIN | EPOLLET);
 	if (r) {
 		err_set(err, -r, NULL, "cannot watch the control socket:");
 		goto err_close;
@@ -271,6 +313,8 @@ int control_create(struct control **control, struct vm *vm,
 err_close:
 	close(c->listener.fd);
 err_free:
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
 	free(c);
 	return r;
 }
@@ -287,5 +331,7 @@ void control_destroy(struct control *control)
 	}
 	loop_unwatch(&control->listener);
 	close(control->listener.fd);
+	if (control->spare_fd >= 0)
+		close(control->spare_fd);
 	free(control);
 }

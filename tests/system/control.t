@@ -75,10 +75,37 @@ if command -v socat >/dev/null; then
 		socat -t 2 - "UNIX-CONNECT:$XDG_RUNTIME_DIR/ringer/one/control.sock" \
 			>"$dir/qmp"
 	ok "qmp_says_bad_json" has "$dir/qmp" "JSON parse error"
+	# Of two bytes each; whichever way the answer cuts it, it goes on.
+	name=$(printf 'é%.0s' {1..300})
+	printf '%s' '{"execute":"qmp_capabilities"}{"execute":"a'"$name"'"}' \
+		'{"execute":"'"$name"'"}{"execute":"query-status","id":"on"}' |
+		socat -t 2 - "UNIX-CONNECT:$XDG_RUNTIME_DIR/ringer/one/control.sock" \
+			>"$dir/qmp"
+	ok "qmp_errors_may_cut_characters" eval \
+		'[ "$(grep -c CommandNotFound "$dir/qmp")" = 2 ] && has "$dir/qmp" "\"on\""' ||
+		show "$dir/qmp"
 	head -c 2M /dev/zero | tr '\0' '[' |
 		socat -t 2 - "UNIX-CONNECT:$XDG_RUNTIME_DIR/ringer/one/control.sock" \
 			>/dev/null 2>&1
 	ok "it_survives_a_flood" [ "$(ctl status | field status)" = running ]
+fi
+
+# Without descriptors: clients are sent away, and the loop sleeps.
+limit=$(prlimit --pid $one --nofile --output SOFT --noheadings 2>/dev/null)
+if [ -n "$limit" ]; then
+	free=0
+	while [ -e /proc/$one/fd/$free ]; do
+		free=$((free + 1))
+	done
+	prlimit --pid $one --nofile=$free:
+	ok "a_client_is_refused" eval \
+		'! timeout 10 "$ringer" ctl one status 2>"$dir/err" && has "$dir/err" "ended before"'
+	ticks=$(awk '{ print $14 + $15 }' /proc/$one/task/$one/stat)
+	sleep 1
+	ok "the_loop_sleeps_on" [ $(($(awk '{ print $14 + $15 }' \
+		/proc/$one/task/$one/stat) - ticks)) -lt 50 ]
+	prlimit --pid $one --nofile="$limit:"
+	ok "a_client_is_served_again" [ "$(ctl status | field status)" = running ]
 fi
 
 # A name and a disk belong to one machine.

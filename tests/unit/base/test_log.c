@@ -76,6 +76,41 @@ static void guest_lines_are_limited(void **state)
 	assert_non_null(strstr(buf, " more): again\n"));
 }
 
+static void fill_a_pipe(void)
+{
+	struct log_limit limit = { 0 };
+	char text[4096] = { 0 };
+	int fds[2];
+	ssize_t n;
+
+	assert_int_equal(pipe(fds), 0);
+	assert_true(fcntl(fds[1], F_SETPIPE_SZ, 4096) >= 0);
+	assert_true(dup2(fds[1], STDERR_FILENO) >= 0);
+	assert_int_equal(write(fds[1], text, 1000), 1000);
+	/* Nobody reads: the pipe's only page is in use. */
+	for (unsigned i = 0; i < 3; i++)
+		log_guest(&limit, "disk0", "bad ring %u", i);
+	log_warn("three and one");
+	assert_int_equal(read(fds[0], text, 1000), 1000);
+	log_guest(&limit, "disk0", "heard again");
+	n = read(fds[0], text, sizeof(text) - 1);
+	assert_true(n > 0);
+	text[n] = 0;
+	assert_string_equal(text,
+			    "ringer: lines lost here: 4\n"
+			    "ringer: warning: disk0: guest: heard again\n");
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void an_unread_pipe_does_not_block(void **state)
+{
+	char buf[64];
+
+	capture(fill_a_pipe, buf, sizeof(buf));
+	assert_string_equal(buf, "");
+}
+
 static void statistics_are_listed(void **state)
 {
 	struct counters {
@@ -107,6 +142,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(levels_and_control_characters),
 		cmocka_unit_test(guest_lines_are_limited),
+		cmocka_unit_test(an_unread_pipe_does_not_block),
 		cmocka_unit_test(statistics_are_listed),
 	};
 
