@@ -130,6 +130,7 @@ ask() { # WORD: have it print its uptime; sets $host_ms and $guest_ms
 	wait_text 30 "$dir/tux" "uptime $1"
 	host_ms=$((($(date +%s%N) + before) / 2000000))
 	guest_ms=$(sed -n "s/.*uptime $1 \([0-9]*\)\.\([0-9]*\).*/\1\20/p" "$dir/tux")
+	guest_ms=$((10#$guest_ms))
 }
 ask first
 first_host=$host_ms first_guest=$guest_ms

@@ -3,7 +3,7 @@
 # bare-metal guests, and Linux, with what the counters say of its devices. One
 # run of the lab prints facts, "= NAME VALUE"; then they are judged here.
 # shellcheck source=tests/system/lib.sh
-. "$(dirname "$0")/../system/lib.sh"
+. "$(dirname "$0")/lib.sh"
 # shellcheck disable=SC2016 # the expressions are awk's
 
 build=${BUILD:-$here/../../build}
@@ -86,13 +86,6 @@ limited() {
 		/files/ringer "$@" </dev/null >"$out" 2>&1
 }
 
-# The first and the last machine of a kind make the kernel patch its own code,
-# which QEMU's processors do not always notice of each other: these two stay,
-# and what is traced is switched on now and never off.
-for accel in kvm kvm-user; do
-	ringer run --name hold-$accel --accel $accel --paused -m 64M \
-		-k /files/hello.elf --serial none </dev/null >/dev/null 2>&1 &
-done
 events=/sys/kernel/tracing/events/kvm
 # AMD-V's exits by which a machine without nested paging would follow the
 # guest's page tables: CR3 read or written, INVLPG, #PF.
@@ -101,7 +94,6 @@ table_exits="$table_exits || exit_reason == 0x4e"
 echo "$table_exits" >$events/kvm_exit/filter
 echo 1 >$events/kvm_exit/enable
 echo 1 >$events/kvm_pvclock_update/enable
-sleep 2
 
 # ---- programs and guests without an operating system
 
@@ -115,15 +107,10 @@ for accel in kvm kvm-user; do
 		case $name in
 		smp*) cpus=2 ;;
 		esac
-		# The software processor of the lab is at times wrong with two
-		# CPUs: what fails gets another chance.
-		for try in 1 2; do
-			limited 40 /tmp/guest run --accel $accel -k "$elf" \
-				-m 64M -c $cpus --serial none --debugcon stdio \
-				--device isa-debug-exit
-			code=$?
-			[ $cpus = 2 ] && [ $code != 1 ] || break
-		done
+		limited 40 /tmp/guest run --accel $accel -k "$elf" -m 64M \
+			-c $cpus --serial none --debugcon stdio \
+			--device isa-debug-exit
+		code=$?
 		sed "s/^/guest: $accel: $name: /" /tmp/guest
 		fact "guest.$accel.$name" $code
 	done
@@ -132,17 +119,9 @@ fact time.guests "$(now)"
 
 # ---- Linux
 
-# A guest of two CPUs patches its own code, too, and may stop for it: what does
-# not come up gets another chance.
 start() { # NAME ARGS...
 	name=$1
 	shift
-	start_once "$@" && return
-	kill -9 $(ringer list | awk -v n=$name '$1 == n { print $2 }')
-	wait $vmm
-	start_once "$@"
-}
-start_once() {
 	rm -f /tmp/in /tmp/code
 	mkfifo /tmp/in
 	exec 3<>/tmp/in
@@ -324,11 +303,17 @@ fact time.auto "$(now)"
 true
 OUTER
 
+# The lab has one processor: CPUs take turns of 4 ms, in which the contention
+# that smp2 is about cannot happen, but takes most of a minute.
+guests=()
+for elf in "$build"/tests/guest/*.elf; do
+	[ "${elf##*/}" = smp2.elf ] || guests+=("$elf")
+done
 unit=$build/tests/unit/kvm/test_kvm
 ldd "$unit" | awk '/cmocka/ { print $3 }' >"$dir/libraries"
 xargs -a "$dir/libraries" "$tools/lab" "$limit" "$dir/outer" \
 	"$kernel/vmlinuz" "$dir/inner.img" "$dir/disk.img" "$unit" \
-	"$build"/tests/guest/*.elf >"$dir/out" 2>&1
+	"${guests[@]}" >"$dir/out" 2>&1
 code=$?
 echo "# the lab took $SECONDS s"
 [ $code != 125 ] || skip_all "$(tail -n 1 "$dir/out")"
@@ -384,8 +369,7 @@ sensitive: a9_(high|reserved)_bits|KVM looks at half of the register
 sensitive: a9_cr8|$qemu
 sensitive: a15_lstar|$qemu
 time: f2_setting_the_tsc|KVM does not follow the guest's writes
-c14_.*(timer|period|counts|hpet|agrees|pit|rtc)|a clock of the lab that is late
-smp.: ran|$qemu always survive two CPUs"
+c14_.*(timer|period|counts|hpet|agrees|pit|rtc)|a clock of the lab that is late"
 judge_guest() { # RESULT NAME
 	local rule
 
@@ -434,8 +418,8 @@ judge c15_there_are_ioeventfds '$1 > 0' blk.ioeventfds
 judge c16_400_interrupts_came '$1 >= 400' blk.irqs
 judge c16_none_was_sent_by_a_call '$2 == 0' blk.nr_msi
 judge c16_there_are_irqfds '$1 > 0' blk.irqfds
-judge c16_the_main_loop_slept '$2 - $1 < 60' blk.wakeups
-judge c16_its_thread_slept '$2 - $1 < 60' blk.switches
+judge c16_the_main_loop_slept '$2 - $1 < 200' blk.wakeups
+judge c16_its_thread_slept '$2 - $1 < 200' blk.switches
 
 judge b5_forks_edit_page_tables '$1 > 4000' fork.faults
 judge b5_no_edit_is_caught '$1 == 0' fork.pte_writes
