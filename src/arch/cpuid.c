@@ -199,11 +199,15 @@ static void add_basic(struct cpuid_policy *p, bool is_amd)
 	/* ARAT: the APIC timer never stops. */
 	add(p, 6, -1, (struct cpuid_regs){ .eax = B(2) });
 	add(p, 7, 0,
-	    (struct cpuid_regs){ .eax = 1,
+	    (struct cpuid_regs){ .eax = c->is_software ? 2 : 1,
 				 .ebx = features(7, 0, EBX),
 				 .ecx = features(7, 0, ECX),
 				 .edx = features(7, 0, EDX) });
 	add(p, 7, 1, (struct cpuid_regs){ .eax = features(7, 1, EAX) });
+	/* BHI_CTRL: guests that clear the branch history by loops at each
+	 * system call leave that to the processor, which has none. */
+	if (c->is_software)
+		add(p, 7, 2, (struct cpuid_regs){ .edx = B(4) });
 }
 
 /* Caches, with the guest's topology for who shares them: leaf 4, or AMD's

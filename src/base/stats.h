@@ -32,6 +32,7 @@ struct stats_group {
 	char name[32];
 	const struct stat_desc *descs;
 	const void *base;
+	bool is_sparse; /* one of many kinds each: leave out those at 0 */
 };
 
 /** Prepare an empty list. */

@@ -14,6 +14,14 @@
 struct vcpu;
 struct vcpus;
 
+/** What an accelerator can be asked beside running the machine; zero: nothing.
+ * One that cannot do what is asked says so in vm_create. */
+struct accel_options {
+	bool check;        /* bt: compare each block with interp's result */
+	const char *trace; /* bt: write down each block; a file, or "" for
+			    * stderr */
+};
+
 /** An accelerator. Functions return 0 or -errno; the ones that may be NULL
  * say so. (vs) is the machine's set of CPUs, with memory and buses. */
 struct accel_ops {
@@ -59,7 +67,7 @@ struct accel_ops {
 	void (*add_stats)(struct vcpus *vs);
 };
 
-extern const struct accel_ops accel_interp;
+extern const struct accel_ops accel_interp, accel_bt;
 extern const struct accel_ops accel_kvm, accel_kvm_user;
 
 #endif

@@ -38,6 +38,7 @@ enum vcpu_request {
 	VCPU_REQ_STOP = 1 << 5,   /* leave the thread */
 	VCPU_REQ_TLB = 1 << 6,    /* flush the software TLB */
 	VCPU_REQ_UNHALT = 1 << 7, /* leave HLT: KVM's KICK_CPU */
+	VCPU_REQ_CODE = 1 << 8,   /* a translator's own */
 };
 
 /** What happens to an access that neither RAM nor a device answers. */
@@ -116,6 +117,7 @@ struct vcpus {
 	 * (ops->irqchip, for (accel)) take the place of the machine's. */
 	bool has_irqchip;
 	enum unmapped_policy unmapped;
+	struct accel_options options;
 	struct vcpus_events events;
 	unsigned nr;
 	struct vcpu *vcpu; /* array of (nr) */
@@ -148,7 +150,7 @@ bool vcpus_pause_wait(struct vcpus *vs, int64_t timeout_ns);
 /** Set bits of enum vcpu_request and make the CPU notice. Any thread, never
  * waits. VCPU_REQ_WAKE is cleared by the run loop when the CPU wakes up or by
  * the accelerator when it looks for interrupts; the accelerator clears NMI,
- * INIT, SIPI and TLB when it acts on them, the run loop PAUSE and STOP. */
+ * INIT, SIPI, TLB and CODE when it acts on them, the run loop PAUSE and STOP. */
 void vcpu_request(struct vcpu *vcpu, uint32_t requests);
 
 /** A port that signals (vcpu), for its interrupt controller. */

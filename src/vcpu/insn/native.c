@@ -82,6 +82,10 @@ static const int fault_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 /* The instance whose stub this thread runs. */
 static __thread struct native *volatile current;
 
+/* Whom this thread's faults outside stubs are shown to. */
+static __thread native_hook hook;
+static __thread void *hook_opaque;
+
 /* The handlers are installed while there is any instance. */
 static pthread_mutex_t handlers_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned nr_instances;
@@ -133,11 +137,18 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	enum native_result result = result_of(regs[REG_TRAPNO]);
 
 	if (!stub || (uint64_t)regs[REG_RIP] != stub->insn || !result) {
-		chain(sig, info, context);
+		if (!hook || !hook(hook_opaque, context))
+			chain(sig, info, context);
 		return;
 	}
 	n->result = result;
 	regs[REG_RIP] = (greg_t)stub->fail;
+}
+
+void native_set_hook(native_hook fn, void *opaque)
+{
+	hook_opaque = opaque;
+	hook = fn;
 }
 
 static int handlers_install(struct err *err)

@@ -41,6 +41,12 @@ enum native_result {
 int native_create(struct native **out, struct err *err);
 void native_destroy(struct native *n);
 
+/** Shows the (ucontext_t) of a SIGSEGV, SIGBUS, SIGFPE or SIGILL that hit no
+ * stub; true if it is dealt with. In the signal handler. */
+typedef bool (*native_hook)(void *opaque, void *context);
+/** Set it for the calling thread; NULL for none. */
+void native_set_hook(native_hook fn, void *opaque);
+
 /**
  * The stub that runs (insn), made if it is new: OP_NATIVE, and arithmetic,
  * shifts, moves and locked operations with a ModRM byte. NULL for others (no

@@ -11,7 +11,7 @@
 
 /* The allow-list. Of integer instructions, those that touch nothing but the
  * operands that the decoder found. */
-static bool is_allowed(const struct insn *i)
+bool insn_is_native(const struct insn *i)
 {
 	switch (i->op) {
 	case OP_NATIVE:
@@ -70,7 +70,7 @@ static bool is_allowed(const struct insn *i)
 }
 
 /* ModRM.reg, ModRM.rm, vvvv: is it a general register? */
-static bool is_reg_gpr(const struct insn *i)
+bool insn_reg_is_gpr(const struct insn *i)
 {
 	switch (i->form) {
 	case FORM_RM_REG:
@@ -87,13 +87,13 @@ static bool is_reg_gpr(const struct insn *i)
 	}
 }
 
-static bool is_rm_gpr(const struct insn *i)
+bool insn_rm_is_gpr(const struct insn *i)
 {
 	return !(i->flags & INSN_MEM) && i->form != FORM_NONE &&
 	       i->form != FORM_VEC && i->form != FORM_REG_VEC;
 }
 
-static bool is_v_gpr(const struct insn *i)
+bool insn_v_is_gpr(const struct insn *i)
 {
 	return i->form == FORM_REG_V_RM || i->form == FORM_REG_RM_V ||
 	       i->form == FORM_V_RM;
@@ -104,7 +104,7 @@ static bool is_pcmpstr(const struct insn *i)
 	return i->map == 3 && i->opcode >= 0x60 && i->opcode <= 0x63;
 }
 
-static uint32_t implied_gprs(const struct insn *i)
+uint32_t insn_implied_gprs(const struct insn *i)
 {
 	switch (i->op) {
 	case OP_MUL:
@@ -137,19 +137,19 @@ static uint32_t gpr_bit(unsigned reg, bool high8)
 
 static uint32_t gprs_of(const struct insn *i)
 {
-	uint32_t gprs = implied_gprs(i);
+	uint32_t gprs = insn_implied_gprs(i);
 
-	if (is_reg_gpr(i))
+	if (insn_reg_is_gpr(i))
 		gprs |= gpr_bit(i->reg, i->high8 & 1);
-	if (is_rm_gpr(i))
+	if (insn_rm_is_gpr(i))
 		gprs |= gpr_bit(i->rm, i->high8 & 2);
-	if (is_v_gpr(i))
+	if (insn_v_is_gpr(i))
 		gprs |= 1U << i->vvvv;
 	return gprs;
 }
 
 /* Does it read or write status flags? */
-static bool uses_flags(const struct insn *i)
+bool insn_uses_flags(const struct insn *i)
 {
 	if (i->flags & INSN_X87) /* FCMOVcc, FCOMI and the like */
 		return i->map == 0 && i->modrm >= 0xc0 &&
@@ -266,7 +266,8 @@ static void put_insn(struct enc *e)
 	/* 82, an alias of 80, is gone in 64-bit mode */
 	put(e, i->map == 0 && i->opcode == 0x82 ? 0x80 : i->opcode);
 	if (i->modrm_off) {
-		uint8_t reg = is_reg_gpr(i) ? e->reg & 7 : i->modrm >> 3 & 7;
+		uint8_t reg =
+			insn_reg_is_gpr(i) ? e->reg & 7 : i->modrm >> 3 & 7;
 
 		put(e, (e->mem ? e->code->mem : 0xc0 | (e->rm & 7)) | reg << 3);
 	}
@@ -289,12 +290,12 @@ bool native_encode(struct native_code *code, const struct insn *i)
 	struct enc e = { .code = code, .i = i };
 	uint32_t gprs;
 
-	if (!is_allowed(i))
+	if (!insn_is_native(i))
 		return false;
 	memset(code, 0, sizeof(*code));
 	code->mem = code->rsp = INSN_NONE;
 	gprs = code->gprs = gprs_of(i);
-	code->flags = uses_flags(i);
+	code->flags = insn_uses_flags(i);
 	e.mem = i->flags & INSN_MEM;
 	if (e.mem) {
 		code->mem = pick(for_mem, gprs);
@@ -302,9 +303,9 @@ bool native_encode(struct native_code *code, const struct insn *i)
 	}
 	if (gprs & 1 << RSP)
 		code->rsp = pick(for_rsp, gprs);
-	e.reg = replace_rsp(&e, i->reg, is_reg_gpr(i), i->high8 & 1);
-	e.rm = replace_rsp(&e, i->rm, is_rm_gpr(i), i->high8 & 2);
-	e.vvvv = replace_rsp(&e, i->vvvv, is_v_gpr(i), false);
+	e.reg = replace_rsp(&e, i->reg, insn_reg_is_gpr(i), i->high8 & 1);
+	e.rm = replace_rsp(&e, i->rm, insn_rm_is_gpr(i), i->high8 & 2);
+	e.vvvv = replace_rsp(&e, i->vvvv, insn_v_is_gpr(i), false);
 	/* Outside 64-bit mode W of general registers is ignored */
 	e.w = i->vex_w;
 	if (i->mode != MODE_64 && (i->form != FORM_VEC || is_pcmpstr(i)))

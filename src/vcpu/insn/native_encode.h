@@ -1,6 +1,7 @@
 /*
  * How a guest instruction is written down for the host: see native.c for the
- * whole picture. Private to native.c and native_encode.c.
+ * whole picture. For native.c, and for bt/, which writes instructions down
+ * in the same way.
  */
 #ifndef VCPU_INSN_NATIVE_ENCODE_H
 #define VCPU_INSN_NATIVE_ENCODE_H
@@ -17,6 +18,18 @@ struct native_code {
 	uint8_t flags; /* 1: it reads or writes status flags */
 	uint32_t gprs; /* bit n: the guest's general register n is an operand */
 };
+
+/** May (insn) run on the host, as it is but for its registers and where its
+ * memory operand is? The integer instructions asked about have a ModRM byte. */
+bool insn_is_native(const struct insn *insn);
+/** Is what ModRM.reg, ModRM.rm, VEX.vvvv name a general register? */
+bool insn_reg_is_gpr(const struct insn *insn);
+bool insn_rm_is_gpr(const struct insn *insn);
+bool insn_v_is_gpr(const struct insn *insn);
+/** General registers that it uses without naming them, as bits. */
+uint32_t insn_implied_gprs(const struct insn *insn);
+/** Does it read or write status flags? */
+bool insn_uses_flags(const struct insn *insn);
 
 /** Offsets in a stub: its instruction, and its way out after a fault. */
 struct native_layout {

@@ -174,7 +174,7 @@ static void double_shift(struct cpu *cpu, const struct insn *insn)
 		{ NULL, shrd_w, shrd_l, shrd_q },
 	};
 	unsigned size = insn->opsize;
-	uint64_t from = insn_reg(cpu, insn, size), value;
+	uint64_t from = insn_reg(cpu, insn, size), value = 0;
 	uint8_t count =
 		(uint8_t)(insn->form == FORM_RM_REG_CL ? cpu->s.gpr[RCX]
 						       : (uint64_t)insn->imm);

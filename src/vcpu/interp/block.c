@@ -172,7 +172,7 @@ static bool lower_operands(struct uop *u, const struct insn *insn)
 	return true;
 }
 
-static bool has_features(const struct cpu *cpu, const struct insn *insn)
+bool cpu_has_insn(const struct cpu *cpu, const struct insn *insn)
 {
 	const struct insn_features *f = &cpu->features;
 
@@ -185,22 +185,21 @@ static bool has_features(const struct cpu *cpu, const struct insn *insn)
 	return !(insn->flags & INSN_EVEX) || insn_has_feature(f, FEAT_AVX512F);
 }
 
-static void lower_raise(struct uop *u, uint8_t vector)
+void uop_make_raise(struct uop *u, uint8_t vector)
 {
 	u->fn = uop_raise;
 	u->rm = vector;
 }
 
-static void lower_slow(struct cpu *cpu, struct uop *u, const struct insn *insn)
+static void lower_slow(struct uop *u, const struct insn *insn,
+		       struct slow_insn *slow)
 {
 	insn_fn fn = interp_handler(insn);
-	struct slow_insn *slow;
 
 	if (!fn && insn->op != OP_NATIVE) {
-		lower_raise(u, EXC_UD);
+		uop_make_raise(u, EXC_UD);
 		return;
 	}
-	slow = arena_alloc(cpu->blocks, sizeof(*slow));
 	slow->fn = fn;
 	slow->stub = NULL;
 	slow->insn = *insn;
@@ -211,21 +210,32 @@ static void lower_slow(struct cpu *cpu, struct uop *u, const struct insn *insn)
 		u->fn = insn->flags & INSN_PRIV ? uop_slow_priv : uop_slow;
 }
 
-static void lower(struct build *b, const struct insn *insn)
+void uop_make(struct cpu *cpu, struct uop *u, const struct insn *insn,
+	      struct slow_insn *slow, const uint64_t *next_rip)
 {
-	struct uop *u = &b->uops[b->nr_uops++];
-	uint64_t next_rip = b->rip + b->len + insn->len;
-
 	*u = (struct uop){ .len = insn->len };
-	if (!has_features(b->cpu, insn)) {
-		lower_raise(u, EXC_UD);
+	if (!cpu_has_insn(cpu, insn)) {
+		uop_make_raise(u, EXC_UD);
 		return;
 	}
 	if (lower_operands(u, insn) && !(insn->flags & INSN_PRIV) &&
 	    (alu_lower(insn, u) || move_lower(insn, u) ||
-	     shift_lower(insn, u) || flow_lower(insn, u, next_rip)))
+	     shift_lower(insn, u) ||
+	     (next_rip && flow_lower(insn, u, *next_rip))))
 		return;
-	lower_slow(b->cpu, u, insn);
+	lower_slow(u, insn, slow);
+}
+
+static void lower(struct build *b, const struct insn *insn)
+{
+	struct block_cache *c = b->cpu->blocks;
+	struct slow_insn *slow = (void *)(c->arena + c->used);
+	struct uop *u = &b->uops[b->nr_uops++];
+	uint64_t next_rip = b->rip + b->len + insn->len;
+
+	uop_make(b->cpu, u, insn, slow, &next_rip);
+	if (uop_is_slow(u))
+		arena_alloc(c, sizeof(*slow));
 }
 
 /* ---- Building ---------------------------------------------------------------------- */
@@ -283,7 +293,7 @@ static bool build_insn(struct build *b)
 		struct uop *u = &b->uops[b->nr_uops++];
 
 		*u = (struct uop){ .len = 1 };
-		lower_raise(u, error == INSN_INVALID ? EXC_UD : EXC_GP);
+		uop_make_raise(u, error == INSN_INVALID ? EXC_UD : EXC_GP);
 		b->len = MIN(b->nr_bytes, (unsigned)INSN_MAX_LEN);
 	}
 	return false;

@@ -72,6 +72,28 @@ struct tlb_space {
 
 #define TLB_SPACES 16
 
+/** Which half of the address space, under whose rights. */
+enum mirror_part {
+	MIRROR_SPACE, /* lower half of the current space, with user rights */
+	MIRROR_SYS,   /* lower half, supervisor's alone */
+	MIRROR_HIGH,  /* upper half, supervisor's */
+	MIRROR_NONE,  /* none of these: the TLB alone has it */
+};
+
+/** One who keeps translations too, and is told about the TLB's life. */
+struct tlb_mirror {
+	/* The page (gva), (gpa) may be read, or written too, at (hva). */
+	void (*enter)(struct cpu *cpu, enum mirror_part part, uint64_t gva,
+		      uint64_t gpa, uint8_t *hva, bool is_writable);
+	/* Forget the lower half of a space (its number), the upper half, the
+	 * (size) bytes with (gva) in all spaces. */
+	void (*flush_space)(struct cpu *cpu, unsigned space);
+	void (*flush_high)(struct cpu *cpu);
+	void (*flush_range)(struct cpu *cpu, uint64_t gva, uint64_t size);
+	/* The current space or privilege may be another one. */
+	void (*select)(struct cpu *cpu, unsigned space);
+};
+
 /** A processor: what it is to the guest (s), what follows from that, and its
  * caches. Its own thread's while it runs. */
 struct cpu {
@@ -124,7 +146,15 @@ struct cpu {
 	uint64_t code_context[2];
 	struct tlb_entry tlbs[2][TLB_SIZE]; /* supervisor, user */
 	struct tlb_state *tlb_state;
+	const struct tlb_mirror *mirror; /* or NULL */
+	unsigned nr_spaces;              /* to be used, up to TLB_SPACES */
+	/* Called before stores of instructions to memory, or NULL. All come to
+	 * mmu.c where it is set: no page is entered as writable. */
+	void (*before_store)(struct cpu *cpu, uint8_t *hva, unsigned len);
 
+	/* The interrupt controller may have something to deliver: it was
+	 * accessed, or asked for attention, since it said that it has not. */
+	bool irq_check;
 	bool pv_kicked; /* by KVM's KICK_CPU: the next HLT does not wait */
 	uint64_t trap_counts[NR_OPS]; /* sensitive instructions emulated */
 
@@ -179,6 +209,29 @@ void cpu_abort(struct cpu *cpu, enum exit_reason reason)
 /** The handler of (insn): NULL for what is #UD in this build. */
 insn_fn interp_handler(const struct insn *insn);
 
+/** Make and undo all of (cpu) but its memory, which the caller has zeroed and
+ * given (mirror) and (nr_spaces). 0 or -errno. */
+int cpu_create(struct cpu *cpu, struct vcpu *vcpu, struct err *err);
+void cpu_destroy(struct cpu *cpu);
+
+/** The parts of a run loop, for another one than interp's. Between two
+ * instructions, when exit_block is set or there are requests: do what they ask
+ * for. False: return from run(). */
+bool cpu_boundary(struct cpu *cpu);
+/** Must the next instruction be taken alone, by cpu_run_single()? */
+static inline bool cpu_needs_single(const struct cpu *cpu)
+{
+	return cpu->single_step || cpu->s.shadow_sti || cpu->s.shadow_ss ||
+	       (cpu->s.rflags & FLAG_RF);
+}
+void cpu_run_single(struct cpu *cpu);
+/** Run one block of instructions. */
+void cpu_run_block(struct cpu *cpu);
+/** Run (max) instructions at most, of one block. Returns how many. */
+unsigned cpu_run_some(struct cpu *cpu, unsigned max);
+/** After cpu_raise() came back to (unwind). */
+void cpu_unwound(struct cpu *cpu);
+
 /* Tables of handlers by op, one for each file; entries of others are NULL. */
 extern const insn_fn alu_handlers[NR_OPS], bits_handlers[NR_OPS],
 	string_handlers[NR_OPS], flow_handlers[NR_OPS], event_handlers[NR_OPS],
@@ -231,6 +284,8 @@ uint64_t mem_linear(struct cpu *cpu, unsigned seg, uint64_t offset,
 void tlb_flush(struct cpu *cpu);
 /** Those of (gva)'s page, in any PCID (INVLPG, INVPCID 0). */
 void tlb_flush_page(struct cpu *cpu, uint64_t gva);
+/** (gva)'s page must not be written through the TLB. */
+void tlb_drop_writable(struct cpu *cpu, uint64_t gva);
 /** Those of (pcid) that are not global (INVPCID 1). */
 void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid);
 /** s.cr3 was loaded: use its address space from now on. With (keep), what is

@@ -367,12 +367,14 @@ static bool take_interrupt(struct cpu *cpu)
 	struct intc *intc = &cpu->vcpu->intc;
 	int vector;
 
-	if (!intc->ops || !(cpu->s.rflags & FLAG_IF))
+	if (!intc->ops || !cpu->irq_check || !(cpu->s.rflags & FLAG_IF))
 		return false;
 	cpu_fpu_save(cpu);
 	event_settle_eoi(cpu);
-	if (intc->ops->pending(intc->dev) < 0)
+	if (intc->ops->pending(intc->dev) < 0) {
+		cpu->irq_check = false;
 		return false;
+	}
 	vector = intc->ops->acknowledge(intc->dev);
 	if (vector < 0)
 		return false;

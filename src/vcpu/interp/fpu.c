@@ -247,22 +247,29 @@ unsigned unaligned_flag(const struct insn *insn)
 	return is_half && (insn->flags & INSN_VEX) ? MEM_UNALIGNED : 0;
 }
 
-/* The operand is not in one page of RAM: run on a copy of it, at the same
- * offset in a page. */
+/* The operand is not in one page of RAM, or has code: run on a copy of it, at
+ * the same offset in a page. */
 static void native_bounced(struct cpu *cpu, struct slow_insn *slow,
-			   uint64_t gva, unsigned len)
+			   uint64_t gva, unsigned len, bool is_masked)
 {
 	const struct insn *insn = &slow->insn;
 	uint8_t *copy = cpu->bounce + BOUNCE_GUARD + (gva & (PAGE_SIZE - 1));
 	bool is_write = insn->flags & INSN_WRITE_MEM;
 	unsigned flag = unaligned_flag(insn);
+	bool is_partial = is_write && (is_masked || insn->mask) &&
+			  !(insn->flags & INSN_X87);
 	enum native_result result;
+	uint8_t old[64];
 
 	if (is_write)
 		mem_probe(cpu, gva, len | flag, true);
 	/* (An x87 store may turn out to store nothing.) */
-	if (insn->flags & (INSN_READ_MEM | INSN_X87))
+	if (is_partial || (insn->flags & (INSN_READ_MEM | INSN_X87)))
 		mem_load_bytes(cpu, gva, copy, len | flag);
+	if (is_partial) {
+		vm_assert(len <= sizeof(old));
+		copy_bytes(old, copy, len);
+	}
 	/* A device's registers may have put the FPU state away. */
 	if (insn->flags & (INSN_VECTOR | INSN_X87))
 		cpu_fpu_load(cpu);
@@ -272,7 +279,9 @@ static void native_bounced(struct cpu *cpu, struct slow_insn *slow,
 		return;
 	if (stores_pointers(insn))
 		pointers_clear(insn, copy);
-	if (is_write)
+	if (is_partial)
+		store_changes(cpu, gva, copy, old, len);
+	else if (is_write)
 		mem_store_bytes(cpu, gva, copy, len | flag);
 }
 
@@ -331,7 +340,7 @@ void native_memory(struct cpu *cpu, struct slow_insn *slow, bool is_masked)
 				    is_write);
 	}
 	if (unlikely(!hva || stores_pointers(insn))) {
-		native_bounced(cpu, slow, gva, len);
+		native_bounced(cpu, slow, gva, len, is_masked);
 		return;
 	}
 	result = native_run(native_stub_of(cpu, slow), &cpu->s, hva);
@@ -359,9 +368,9 @@ void native_uop(struct cpu *cpu, const struct uop *u)
 
 /* ---- FXSAVE FXRSTOR ----------------------------------------------------------------------- */
 
-/* The address of a state image, checked; brings the state into s.xsave. */
-static uint64_t image_begin(struct cpu *cpu, const struct insn *insn,
-			    unsigned len, unsigned align, bool is_write)
+/* The address of a state image, checked. */
+static uint64_t image_linear(struct cpu *cpu, const struct insn *insn,
+			     unsigned len, unsigned align, bool is_write)
 {
 	uint64_t gva = mem_operand(cpu, insn, len, is_write);
 
@@ -369,6 +378,15 @@ static uint64_t image_begin(struct cpu *cpu, const struct insn *insn,
 		cpu_raise(cpu, EXC_AC, 0);
 	if (gva & (align - 1))
 		cpu_raise(cpu, EXC_GP, 0);
+	return gva;
+}
+
+/* The same; brings the state into s.xsave. */
+static uint64_t image_begin(struct cpu *cpu, const struct insn *insn,
+			    unsigned len, unsigned align, bool is_write)
+{
+	uint64_t gva = image_linear(cpu, insn, len, align, is_write);
+
 	cpu_fpu_load(cpu);
 	cpu_fpu_save(cpu);
 	return gva;
@@ -503,14 +521,75 @@ static void area_store(struct cpu *cpu, uint64_t gva, uint64_t write,
 	}
 }
 
+/* The host address of an area with components up to the last of (all), or NULL
+ * unless the TLB knows it to be one piece of the host's memory. */
+static uint8_t *area_host(struct cpu *cpu, uint64_t gva, uint64_t all,
+			  bool compact, bool is_write, unsigned *len)
+{
+	unsigned last = 63 - (unsigned)__builtin_clzll(all | XCR0_SSE);
+	uint64_t next = (gva & PAGE_MASK) + PAGE_SIZE;
+	uint8_t *hva, *hva2;
+
+	*len = XSAVE_EXTENDED;
+	if (last >= XCOMP_AVX)
+		*len = (compact ? compact_offset(cpu, all, last)
+				: cpu->fpu_offset[last]) +
+		       cpu->fpu_size[last];
+	hva = is_write ? tlb_write(cpu, gva, 1) : tlb_read(cpu, gva, 1);
+	if (!hva || gva + *len <= next)
+		return hva;
+	hva2 = is_write ? tlb_write(cpu, next, 1) : tlb_read(cpu, next, 1);
+	return hva2 == hva + (next - gva) ? hva : NULL;
+}
+
+/* With the guest's state live, its own instruction does it, on its own memory.
+ * The last instruction's pointers would be the host's: they are cleared. */
+static bool xsave_direct(struct cpu *cpu, const struct insn *insn, uint64_t gva,
+			 uint64_t rfbm)
+{
+	bool compact = insn->op == OP_XSAVEC;
+	unsigned len;
+	uint8_t *hva;
+
+	if (!cpu->fpu_live || cpu->mode != MODE_64 || !cpu->fpu_mask ||
+	    cpu->watch)
+		return false;
+	hva = area_host(cpu, gva, rfbm, compact, true, &len);
+	if (!hva)
+		return false;
+	if (compact)
+		__asm__ volatile("xsavec64 (%0)"
+				 :
+				 : "r"(hva), "a"((uint32_t)rfbm), "d"(0)
+				 : "memory");
+	else if (insn->op == OP_XSAVEOPT)
+		__asm__ volatile("xsaveopt64 (%0)"
+				 :
+				 : "r"(hva), "a"((uint32_t)rfbm), "d"(0)
+				 : "memory");
+	else
+		__asm__ volatile("xsave64 (%0)"
+				 :
+				 : "r"(hva), "a"((uint32_t)rfbm), "d"(0)
+				 : "memory");
+	if ((rfbm & XCR0_X87) &&
+	    (insn->op == OP_XSAVE || (host_load(hva + XSAVE_BV, 8) & XCR0_X87)))
+		zero_bytes(hva + XSAVE_FIP, 16);
+	return true;
+}
+
 static void xsave(struct cpu *cpu, const struct insn *insn)
 {
 	bool compact = insn->op == OP_XSAVEC, mxcsr;
 	uint64_t rfbm, in_use, write, bv = 0, gva, compact_for;
 
 	xsave_check(cpu);
-	gva = image_begin(cpu, insn, XSAVE_EXTENDED, 64, true);
+	gva = image_linear(cpu, insn, XSAVE_EXTENDED, 64, true);
 	rfbm = requested_features(cpu);
+	if (xsave_direct(cpu, insn, gva, rfbm))
+		return;
+	cpu_fpu_load(cpu);
+	cpu_fpu_save(cpu);
 	in_use = *xsave_u64(cpu, XSAVE_BV);
 	if (cpu->mode != MODE_64)
 		in_use &= ~BIT(XCOMP_ZMM_16);
@@ -622,6 +701,44 @@ static void state_restore(struct cpu *cpu, const uint8_t *image, uint64_t rfbm,
 		*xsave_u64(cpu, XSAVE_BV) &= ~(rfbm & ~load);
 }
 
+/* The same for XRSTOR, on a copy of what is in memory, so that what was checked
+ * is what is loaded. */
+static bool xrstor_direct(struct cpu *cpu, uint64_t gva, uint64_t rfbm)
+{
+	uint8_t image[XSAVE_SIZE] __attribute__((aligned(64)));
+	const uint64_t *header = (const uint64_t *)(void *)(image + XSAVE_BV);
+	uint64_t head[2];
+	unsigned len;
+	bool compact;
+	uint8_t *hva;
+
+	if (cpu->mode != MODE_64 || !cpu->fpu_mask || cpu->watch)
+		return false;
+	mem_load_bytes(cpu, gva + XSAVE_BV, head, sizeof(head));
+	compact = head[1] & XCOMP_COMPACT;
+	if ((compact ? head[1] & ~XCOMP_COMPACT : head[0]) & ~cpu->s.xcr0)
+		return false;
+	hva = area_host(cpu, gva,
+			compact ? head[1] & ~XCOMP_COMPACT : rfbm & head[0],
+			compact, false, &len);
+	if (!hva || len > sizeof(image))
+		return false;
+	copy_bytes(image, hva, len);
+	if (header[0] != head[0] || header[1] != head[1] ||
+	    !header_is_good(cpu, header, compact))
+		return false;
+	if ((rfbm & (compact ? XCR0_SSE : XCR0_SSE | XCR0_AVX)) &&
+	    (!compact || (header[0] & XCR0_SSE)) &&
+	    mxcsr_is_bad(cpu, (uint32_t)host_load(image + XSAVE_MXCSR, 4)))
+		return false;
+	cpu_fpu_load(cpu); /* the components that stay */
+	__asm__ volatile("xrstor64 %0"
+			 :
+			 : "m"(image), "a"((uint32_t)rfbm), "d"(0)
+			 : "memory");
+	return true;
+}
+
 static void xrstor(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t gva, rfbm, header[8], bv;
@@ -630,8 +747,12 @@ static void xrstor(struct cpu *cpu, const struct insn *insn)
 	bool compact, has_mxcsr;
 
 	xsave_check(cpu);
-	gva = image_begin(cpu, insn, XSAVE_EXTENDED, 64, false);
+	gva = image_linear(cpu, insn, XSAVE_EXTENDED, 64, false);
 	rfbm = requested_features(cpu);
+	if (xrstor_direct(cpu, gva, rfbm))
+		return;
+	cpu_fpu_load(cpu);
+	cpu_fpu_save(cpu);
 	mem_load_bytes(cpu, gva + XSAVE_BV, header, sizeof(header));
 	compact = header[1] & XCOMP_COMPACT;
 	if (!header_is_good(cpu, header, compact))

@@ -73,6 +73,9 @@ void vector_zero(struct cpu *cpu, const struct insn *insn);
  * and faults only for what it touches. False: all of it may be accessed, so
  * there is nothing special to it. */
 bool native_masked(struct cpu *cpu, struct slow_insn *slow, uint64_t gva);
+/** Store the bytes of [copy, copy + len) that differ from (old). */
+void store_changes(struct cpu *cpu, uint64_t gva, const uint8_t *copy,
+		   const uint8_t *old, unsigned len);
 
 /* The stand-in: two pages that may be accessed between pages that may not. */
 #define BOUNCE_GUARD (2 * PAGE_SIZE)

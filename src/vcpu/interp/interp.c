@@ -2,7 +2,7 @@
  * The reference processor: the run loop, and what an accelerator offers.
  *
  *   interp_run()
- *     boundary()     between blocks, when something asks for it: requests of
+ *     cpu_boundary()   between blocks, when something asks for it: requests of
  *                    other threads, #DB traps, interrupts, HLT
  *     block_next()   the block at RIP (block.c), usually by a link from the
  *                    last one
@@ -12,7 +12,7 @@
  * which delivers it and goes on. What must be taken one instruction at a time
  * (TF, code breakpoints, the interrupt shadows, RF) runs in run_single().
  *
- * Everything that could make boundary() do something sets cpu->exit_block or
+ * Everything that could make cpu_boundary() do something sets cpu->exit_block or
  * vcpu->requests; nothing else is looked at between blocks.
  */
 #include <errno.h>
@@ -222,10 +222,11 @@ block_next(struct cpu *cpu, struct block *last)
 	return b;
 }
 
-/* Run (b)'s instructions, up to one that sets exit_block. */
-static inline void block_run(struct cpu *cpu, const struct block *b)
+/* Run (b)'s first (nr) instructions, up to one that sets exit_block. */
+static inline __attribute__((always_inline)) void
+block_run(struct cpu *cpu, const struct block *b, unsigned nr)
 {
-	const struct uop *u = b->uops, *end = u + b->nr_uops;
+	const struct uop *u = b->uops, *end = u + nr;
 	uint64_t rip = b->rip;
 
 	cpu->block = b;
@@ -306,7 +307,7 @@ static bool enters_handler(const struct block *b)
 	}
 }
 
-static void run_single(struct cpu *cpu)
+void cpu_run_single(struct cpu *cpu)
 {
 	struct x86_state *s = &cpu->s;
 	bool tf = s->rflags & FLAG_TF;
@@ -367,6 +368,10 @@ static bool take_requests(struct cpu *cpu)
 		cpu->vcpu,
 		VCPU_REQ_WAKE | VCPU_REQ_TLB | VCPU_REQ_INIT | VCPU_REQ_SIPI);
 
+	cpu->irq_check = true;
+	if (!(requests & ~VCPU_REQ_WAKE) &&
+	    !(atomic_load(&cpu->vcpu->requests) & REQUESTS_OUTSIDE))
+		return true;
 	cpu_fpu_save(cpu);
 	if (requests & VCPU_REQ_TLB)
 		tlb_flush(cpu);
@@ -382,7 +387,7 @@ static bool take_requests(struct cpu *cpu)
 }
 
 /* What is to be done between two instructions. False: return from run(). */
-static bool boundary(struct cpu *cpu)
+bool cpu_boundary(struct cpu *cpu)
 {
 	struct x86_state *s = &cpu->s;
 
@@ -416,10 +421,19 @@ static bool boundary(struct cpu *cpu)
 	return true;
 }
 
-static inline bool needs_single(const struct cpu *cpu)
+void cpu_run_block(struct cpu *cpu)
 {
-	return cpu->single_step || cpu->s.shadow_sti || cpu->s.shadow_ss ||
-	       (cpu->s.rflags & FLAG_RF);
+	cpu_run_some(cpu, ~0U);
+}
+
+unsigned cpu_run_some(struct cpu *cpu, unsigned max)
+{
+	uint64_t before = cpu->insns;
+	const struct block *b = block_next(cpu, NULL);
+
+	block_run(cpu, b, MIN(max, (unsigned)b->nr_uops));
+	cpu->code_page = 1;
+	return (unsigned)(cpu->insns - before);
 }
 
 static void run_loop(struct cpu *cpu)
@@ -428,21 +442,21 @@ static void run_loop(struct cpu *cpu)
 
 	for (;;) {
 		if (unlikely(cpu->exit_block || cpu_has_request(cpu))) {
-			if (!boundary(cpu))
+			if (!cpu_boundary(cpu))
 				return;
-			if (unlikely(needs_single(cpu))) {
-				run_single(cpu);
+			if (unlikely(cpu_needs_single(cpu))) {
+				cpu_run_single(cpu);
 				b = NULL;
 				continue;
 			}
 		}
 		b = block_next(cpu, b);
-		block_run(cpu, b);
+		block_run(cpu, b, b->nr_uops);
 	}
 }
 
 /* An exception, or an access that ends the run, came out of an instruction. */
-static void unwound(struct cpu *cpu)
+void cpu_unwound(struct cpu *cpu)
 {
 	lock_release(cpu);
 	block_leave(cpu);
@@ -465,7 +479,7 @@ static int interp_run(struct vcpu *vcpu, struct exit *exit)
 	cpu->unwind = &unwind;
 	sys_enter(cpu);
 	if (sigsetjmp(unwind, 0))
-		unwound(cpu);
+		cpu_unwound(cpu);
 	run_loop(cpu);
 	cpu_fpu_save(cpu);
 	sys_leave(cpu);
@@ -480,7 +494,7 @@ static void interp_kick(struct vcpu *vcpu)
 
 /* ---- Life --------------------------------------------------------------------------------- */
 
-static int interp_vm_create(struct vcpus *vs, struct err *err)
+int interp_vm_create(struct vcpus *vs, struct err *err)
 {
 	struct interp *vm = calloc(1, sizeof(*vm));
 
@@ -491,15 +505,49 @@ static int interp_vm_create(struct vcpus *vs, struct err *err)
 	return 0;
 }
 
-static void interp_vm_destroy(struct vcpus *vs)
+void interp_vm_destroy(struct vcpus *vs)
 {
 	struct interp *vm = vs->accel;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(vm->groups); i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(vm->groups); i++) {
 		stats_remove(&vm->groups[i]);
+		stats_remove(&vm->op_groups[i]);
+	}
 	pthread_mutex_destroy(&vm->split_lock);
 	free(vm);
 	vs->accel = NULL;
+}
+
+int cpu_create(struct cpu *cpu, struct vcpu *vcpu, struct err *err)
+{
+	int r;
+
+	cpu->vcpu = vcpu;
+	x86_state_reset(&cpu->s, vcpu->index == 0);
+	cpuid_features(&vcpu->set->cpuid, &cpu->features);
+	r = mmu_create(cpu);
+	if (!r)
+		r = block_cache_create(cpu);
+	if (!r)
+		r = fpu_create(cpu);
+	if (r)
+		err_set(err, -r, NULL, "cannot make a processor:");
+	else
+		r = native_create(&cpu->native, err);
+	if (r) {
+		cpu_destroy(cpu);
+		return r;
+	}
+	cpu_update_mode(cpu);
+	return 0;
+}
+
+void cpu_destroy(struct cpu *cpu)
+{
+	native_destroy(cpu->native);
+	fpu_destroy(cpu);
+	block_cache_destroy(cpu);
+	mmu_destroy(cpu);
 }
 
 static int interp_vcpu_create(struct vcpu *vcpu, struct err *err)
@@ -510,49 +558,26 @@ static int interp_vcpu_create(struct vcpu *vcpu, struct err *err)
 	if (!cpu)
 		return err_set(err, ENOMEM, NULL, "cannot make a processor:");
 	memset(cpu, 0, sizeof(*cpu));
-	cpu->vcpu = vcpu;
-	x86_state_reset(&cpu->s, vcpu->index == 0);
-	cpuid_features(&vcpu->set->cpuid, &cpu->features);
-	r = mmu_create(cpu);
-	if (!r)
-		r = block_cache_create(cpu);
+	cpu->nr_spaces = TLB_SPACES;
+	r = cpu_create(cpu, vcpu, err);
 	if (r) {
-		err_set(err, -r, NULL, "cannot make a processor:");
-		goto err_free;
+		free(cpu);
+		return r;
 	}
-	r = fpu_create(cpu);
-	if (r) {
-		err_set(err, -r, NULL, "cannot make a processor:");
-		goto err_free;
-	}
-	r = native_create(&cpu->native, err);
-	if (r)
-		goto err_free;
-	cpu_update_mode(cpu);
 	vcpu->accel = cpu;
 	return 0;
-
-err_free:
-	fpu_destroy(cpu);
-	block_cache_destroy(cpu);
-	mmu_destroy(cpu);
-	free(cpu);
-	return r;
 }
 
 static void interp_vcpu_destroy(struct vcpu *vcpu)
 {
 	struct cpu *cpu = vcpu->accel;
 
-	native_destroy(cpu->native);
-	fpu_destroy(cpu);
-	block_cache_destroy(cpu);
-	mmu_destroy(cpu);
+	cpu_destroy(cpu);
 	free(cpu);
 	vcpu->accel = NULL;
 }
 
-static int interp_get_state(struct vcpu *vcpu, struct x86_state *st)
+int interp_get_state(struct vcpu *vcpu, struct x86_state *st)
 {
 	struct cpu *cpu = vcpu->accel;
 
@@ -560,7 +585,7 @@ static int interp_get_state(struct vcpu *vcpu, struct x86_state *st)
 	return 0;
 }
 
-static int interp_set_state(struct vcpu *vcpu, const struct x86_state *st)
+int interp_set_state(struct vcpu *vcpu, const struct x86_state *st)
 {
 	struct cpu *cpu = vcpu->accel;
 
@@ -570,6 +595,18 @@ static int interp_set_state(struct vcpu *vcpu, const struct x86_state *st)
 	tlb_flush(cpu);
 	cpu_update_mode(cpu);
 	return 0;
+}
+
+void interp_add_op_stats(struct vcpus *vs, unsigned n, const char *name,
+			 const uint64_t *counts)
+{
+#define X(op) { #op, OP_##op * sizeof(*counts) },
+	static const struct stat_desc descs[] = { INSN_OPS(X){ .name = NULL } };
+#undef X
+	struct interp *vm = vs->accel;
+
+	vm->op_groups[n].is_sparse = true;
+	stats_add(vs->stats, &vm->op_groups[n], name, descs, counts);
 }
 
 static void interp_add_stats(struct vcpus *vs)
@@ -582,13 +619,21 @@ static void interp_add_stats(struct vcpus *vs)
 	struct interp *vm = vs->accel;
 
 	for (unsigned i = 0; i < vs->nr; i++) {
-		char name[] = "interp00";
+		char name[] = "interp00.traps";
 
 		name[6] = (char)('0' + i / 10);
 		name[7] = (char)('0' + i % 10);
+		interp_add_op_stats(vs, i, name,
+				    cpu_of(&vs->vcpu[i])->trap_counts);
+		name[8] = 0;
 		stats_add(vs->stats, &vm->groups[i], name, descs,
 			  vs->vcpu[i].accel);
 	}
+}
+
+static int64_t interp_probe(struct err *err)
+{
+	return software_probe(&accel_interp, err);
 }
 
 const struct accel_ops accel_interp = {

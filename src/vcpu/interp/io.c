@@ -54,7 +54,8 @@ static void port_access(struct cpu *cpu, uint16_t port, unsigned size,
 
 	cpu_fpu_save(cpu);
 	vcpu_pio(cpu->vcpu, &a);
-	cpu->exit_block = true; /* the device may have raised an interrupt */
+	/* The device may have raised an interrupt. */
+	cpu->irq_check = cpu->exit_block = true;
 }
 
 static uint16_t port_of(const struct cpu *cpu, const struct insn *insn)

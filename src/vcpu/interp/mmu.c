@@ -53,7 +53,8 @@ struct tlb_state {
 	unsigned nr_rom_entries;
 };
 
-/** Where an access to one page ends up. */
+/** Where an access to one page ends up. Without (region) it is RAM that the
+ * TLB has, where nothing but the access is to be done. */
 struct place {
 	uint8_t *hva; /* NULL: a device, or nothing */
 	uint64_t gpa;
@@ -96,11 +97,16 @@ static void space_renew(struct cpu *cpu, struct tlb_space *space)
 		contexts_restart(cpu);
 	space->context = t->next_context++;
 	space->context_ac = t->next_context++;
+	if (cpu->mirror)
+		cpu->mirror->flush_space(cpu, (unsigned)(space - t->spaces));
 }
 
 static void high_renew(struct cpu *cpu)
 {
 	struct tlb_state *t = cpu->tlb_state;
+
+	if (cpu->mirror)
+		cpu->mirror->flush_high(cpu);
 
 	t->nr_nonglobal = 0;
 	if (t->next_context > CONTEXT_LAST)
@@ -140,6 +146,9 @@ static void drop_nonglobal(struct cpu *cpu)
 
 		entry_drop(&cpu->tlbs[0][slot]);
 		entry_drop(&cpu->tlbs[1][slot]);
+		if (cpu->mirror)
+			cpu->mirror->flush_range(cpu, t->nonglobal[i],
+						 PAGE_SIZE);
 	}
 	t->nr_nonglobal = 0;
 }
@@ -152,7 +161,7 @@ void tlb_load_cr3(struct cpu *cpu, bool keep)
 
 	drop_nonglobal(cpu);
 	if (!space) {
-		space = &t->spaces[t->victim++ % TLB_SPACES];
+		space = &t->spaces[t->victim++ % cpu->nr_spaces];
 		space->pcid = pcid;
 		keep = false;
 	}
@@ -232,6 +241,17 @@ static void slot_drop(struct cpu *cpu, uint64_t gva, uint64_t start,
 	}
 }
 
+void tlb_drop_writable(struct cpu *cpu, uint64_t gva)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct tlb_entry *e =
+			&cpu->tlbs[i][gva >> PAGE_SHIFT & (TLB_SIZE - 1)];
+
+		if ((e->write & PAGE_MASK) == (gva & PAGE_MASK))
+			e->write = TLB_INVALID;
+	}
+}
+
 void tlb_flush_page(struct cpu *cpu, uint64_t gva)
 {
 	struct tlb_state *t = cpu->tlb_state;
@@ -242,8 +262,13 @@ void tlb_flush_page(struct cpu *cpu, uint64_t gva)
 	} else if (filter_test(t->large_2m, gva >> 21)) {
 		for (uint64_t i = 0; i < 2 * MiB; i += PAGE_SIZE)
 			slot_drop(cpu, start + i, start, 2 * MiB);
+		if (cpu->mirror)
+			cpu->mirror->flush_range(cpu, start, 2 * MiB);
 	} else {
 		slot_drop(cpu, gva, gva & PAGE_MASK, PAGE_SIZE);
+		if (cpu->mirror)
+			cpu->mirror->flush_range(cpu, gva & PAGE_MASK,
+						 PAGE_SIZE);
 	}
 	cpu->tlb_flushes++;
 	cpu->exit_block = true;
@@ -265,6 +290,8 @@ void cpu_update_access(struct cpu *cpu)
 		cpu->context[0] = t->space->context_ac;
 	if (cpu->align_check)
 		cpu->context[0] = cpu->context[1] = TLB_NEVER;
+	if (cpu->mirror)
+		cpu->mirror->select(cpu, (unsigned)(t->space - t->spaces));
 }
 
 /* ---- The walk ------------------------------------------------------------ */
@@ -326,9 +353,33 @@ static void fault_address(struct cpu *cpu, unsigned flags)
 static bool is_watched(const struct cpu *cpu, uint64_t gva, uint64_t len,
 		       bool is_write, uint32_t *hits);
 
+/* Tell the mirror about a data page. Its lower half of a space has what user
+ * accesses may do; the supervisor's with AC set, where that is the same. */
+static void mirror_enter(struct cpu *cpu, uint64_t gva, bool user, bool sys,
+			 const struct paging_result *r, const struct place *p,
+			 bool is_writable)
+{
+	enum mirror_part part = MIRROR_SYS;
+
+	if (gva >> 63) {
+		part = user ? MIRROR_NONE : MIRROR_HIGH;
+	} else if (sys) {
+		part = MIRROR_NONE;
+	} else if (user) {
+		part = MIRROR_SPACE;
+	} else if ((cpu->s.cr4 & CR4_SMAP) && (cpu->s.rflags & FLAG_AC)) {
+		part = MIRROR_NONE;
+		if (r->can_user && (!is_writable || r->can_write))
+			part = MIRROR_SPACE;
+	}
+	cpu->mirror->enter(cpu, part, gva & PAGE_MASK, p->gpa,
+			   (uint8_t *)((uint64_t)p->hva & PAGE_MASK),
+			   is_writable);
+}
+
 /* Enter the translation of the page of (gva) that (r) found for an access. */
 static void tlb_enter(struct cpu *cpu, uint64_t gva, enum mem_access kind,
-		      bool user, const struct paging_result *r,
+		      bool user, bool sys, const struct paging_result *r,
 		      const struct place *p, uint64_t context)
 {
 	struct tlb_state *t = cpu->tlb_state;
@@ -361,6 +412,10 @@ static void tlb_enter(struct cpu *cpu, uint64_t gva, enum mem_access kind,
 	     (p->region->page_flags[(p->gpa - p->region->gpa) >> PAGE_SHIFT] &
 	      GMEM_PAGE_DIRTY)))
 		e->write = page_is_code(p->region, p->gpa) ? TLB_INVALID : tag;
+	if (cpu->mirror && kind != MEM_FETCH)
+		mirror_enter(cpu, gva, user, sys, r, p, e->write == tag);
+	if (unlikely(cpu->before_store))
+		e->write = TLB_INVALID;
 
 	if (gva >> 63 && !r->is_global) {
 		if (t->nr_nonglobal < MAX_NONGLOBAL)
@@ -413,7 +468,7 @@ static struct place translate(struct cpu *cpu, uint64_t gva,
 		cpu_raise(cpu, EXC_GP, 0);
 	if (sys) {
 		/* As if AC were clear; at CPL 3 it is user accesses' bit. */
-		tlb_enter(cpu, gva, kind, false, &r, &p,
+		tlb_enter(cpu, gva, kind, false, true, &r, &p,
 			  gva >> 63 ? cpu->tlb_state->high
 				    : cpu->tlb_state->space->context);
 	} else {
@@ -422,7 +477,7 @@ static struct place translate(struct cpu *cpu, uint64_t gva,
 					   : cpu->context[gva >> 63];
 
 		if (context != TLB_NEVER)
-			tlb_enter(cpu, gva, kind, user, &r, &p, context);
+			tlb_enter(cpu, gva, kind, user, false, &r, &p, context);
 	}
 	return p;
 }
@@ -436,7 +491,7 @@ static void mmio_access(struct cpu *cpu, uint64_t gpa, void *data, unsigned len,
 	uint8_t *bytes = data;
 
 	cpu_fpu_save(cpu);
-	cpu->exit_block = true;
+	cpu->irq_check = cpu->exit_block = true;
 	while (len) {
 		unsigned size = 8;
 		struct access a;
@@ -573,14 +628,20 @@ static void place_write(struct cpu *cpu, const struct place *p, void *buf,
 		mmio_access(cpu, p->gpa, buf, len, true);
 		return;
 	}
-	if (p->region->flags & GMEM_RO)
+	if (p->region && (p->region->flags & GMEM_RO))
 		return;
 	code_check(cpu, p->hva);
+	if (unlikely(cpu->before_store))
+		cpu->before_store(cpu, p->hva, len);
 	if (IS_POW2(len) && len <= 8)
 		host_store(p->hva, len, host_load(buf, len));
 	else
 		copy_bytes(p->hva, buf, len);
-	if (unlikely(page_is_code(p->region, p->gpa)) && mem->code_written) {
+	if (!mem->code_written || !p->region)
+		return;
+	/* One who translates sets the flag and then reads what is there. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (unlikely(page_is_code(p->region, p->gpa))) {
 		cpu_fpu_save(cpu);
 		mem->code_written(mem->code_opaque, p->gpa, len);
 	}
@@ -593,8 +654,12 @@ static void read_bytes(struct cpu *cpu, uint64_t gva, void *buf, unsigned len,
 
 	while (len) {
 		unsigned part = first_part(gva, len);
-		struct place p = translate(cpu, gva, MEM_READ, sys);
+		struct place p = { NULL, 0, NULL };
 
+		if (!sys)
+			p.hva = tlb_read(cpu, gva, 1);
+		if (!p.hva)
+			p = translate(cpu, gva, MEM_READ, sys);
 		place_read(cpu, &p, bytes, part);
 		bytes += part;
 		len -= part;
@@ -614,7 +679,12 @@ static void write_bytes(struct cpu *cpu, uint64_t gva, const void *buf,
 	for (left = len; left; left -= part, at = second_page(cpu, at)) {
 		part = first_part(at, left);
 		vm_assert(n < ARRAY_SIZE(p));
-		p[n++] = translate(cpu, at, MEM_WRITE, sys);
+		p[n] = (struct place){ NULL, 0, NULL };
+		if (!sys)
+			p[n].hva = tlb_write(cpu, at, 1);
+		if (!p[n].hva)
+			p[n] = translate(cpu, at, MEM_WRITE, sys);
+		n++;
 	}
 	for (unsigned i = 0; i < n; i++) {
 		uint8_t tmp[8];
@@ -759,6 +829,8 @@ void *mem_host_slow(struct cpu *cpu, uint64_t gva, unsigned size, bool is_write)
 	if ((p.region->flags & GMEM_RO) || page_is_code(p.region, p.gpa))
 		return NULL;
 	code_check(cpu, p.hva);
+	if (unlikely(cpu->before_store))
+		cpu->before_store(cpu, p.hva, size);
 	return p.hva;
 }
 
@@ -783,6 +855,24 @@ bool mem_is_open(struct cpu *cpu, uint64_t gva, bool is_write)
 	struct paging_result r;
 
 	return paging_walk(&cpu->s, &ops, gva, access, &r);
+}
+
+const uint8_t *mem_code_peek(struct cpu *cpu, uint64_t gva)
+{
+	struct paging_ops ops = {
+		.entry = walk_entry,
+		.opaque = cpu,
+		.phys_bits = (uint8_t)cpu->vcpu->set->cpuid.config.phys_bits,
+	};
+	struct paging_access access = { .is_fetch = true, .no_ad = true };
+	const struct gmem_region *region;
+	struct paging_result r;
+
+	if (!paging_walk(&cpu->s, &ops, gva, access, &r))
+		return NULL;
+	region = region_of(cpu->vcpu->set->mem, r.gpa & PAGE_MASK);
+	return region ? region->hva + ((r.gpa & PAGE_MASK) - region->gpa)
+		      : NULL;
 }
 
 const uint8_t *mem_code(struct cpu *cpu, uint64_t gva)

@@ -22,8 +22,8 @@
 	 BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |         \
 	 BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | BIT(62) /* ITS_NO */)
 
-#define SPEC_CTRL_VALID MASK(2, 0) /* IBRS STIBP SSBD */
-#define DEBUGCTL_VALID  MASK(1, 0) /* LBR BTF */
+#define SPEC_CTRL_VALID (MASK(2, 0) | BIT(10)) /* IBRS STIBP SSBD BHI_DIS_S */
+#define DEBUGCTL_VALID  MASK(1, 0)             /* LBR BTF */
 #define FEAT_CTL_LOCKED BIT(0)
 #define MISC_FAST       BIT(0)
 #define MISC_FIXED      (BIT(11) | BIT(12))              /* no BTS, no PEBS */
@@ -328,8 +328,10 @@ int msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
 		return 0;
 	}
 	cpu_fpu_save(cpu);
-	if (is_intc_msr(msr))
+	if (is_intc_msr(msr)) {
+		cpu->irq_check = true;
 		return intc_write(cpu, msr, value);
+	}
 	if (pv_owns_msr(msr))
 		return pv_msr_write(cpu->vcpu, &cpu->s, msr, value);
 	return find_constant(cpu, msr, &ignored) ? 0 : -1;

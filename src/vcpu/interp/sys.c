@@ -160,7 +160,7 @@ static void cr8_write(struct cpu *cpu, uint64_t value)
 	cpu_fpu_save(cpu);
 	if (intc->ops)
 		intc->ops->set_tpr(intc->dev, (uint8_t)value);
-	cpu->exit_block = true;
+	cpu->irq_check = cpu->exit_block = true;
 }
 
 static uint64_t cr8_read(struct cpu *cpu)
@@ -622,7 +622,7 @@ static void do_vmcall(struct cpu *cpu, const struct insn *insn)
 	}
 	cpu_fpu_save(cpu);
 	pv_hypercall(cpu->vcpu, &cpu->s);
-	cpu->exit_block = true;
+	cpu->irq_check = cpu->exit_block = true;
 }
 
 void sys_enter(struct cpu *cpu)
@@ -639,6 +639,7 @@ void sys_enter(struct cpu *cpu)
 	pv_steal_update(vcpu, s);
 	if (vcpu_take_requests(vcpu, VCPU_REQ_TLB))
 		tlb_flush(cpu);
+	cpu->irq_check = true;
 }
 
 void sys_leave(struct cpu *cpu)

@@ -230,6 +230,16 @@ bool shift_lower(const struct insn *insn, struct uop *u);
 bool move_lower(const struct insn *insn, struct uop *u);
 bool flow_lower(const struct insn *insn, struct uop *u, uint64_t next_rip);
 
+/** Is (insn) one of a CPU such as the guest's is? */
+bool cpu_has_insn(const struct cpu *cpu, const struct insn *insn);
+/** Lower (insn) to (u); what handlers of the general kind need goes to (slow).
+ * (next_rip) is NULL for code that may run at several addresses. */
+void uop_make(struct cpu *cpu, struct uop *u, const struct insn *insn,
+	      struct slow_insn *slow, const uint64_t *next_rip);
+
+/** One that raises (vector). */
+void uop_make_raise(struct uop *u, uint8_t vector);
+
 /** OP_NATIVE, with its stub cached. */
 void native_uop(struct cpu *cpu, const struct uop *u);
 

@@ -220,10 +220,10 @@ static void maskmov(struct cpu *cpu, const struct insn *insn)
 
 /* ---- Masked loads and stores, natively ------------------------------------------------------ */
 
-/* Store the bytes of [copy, copy + len) that differ from (old): those that the
- * mask did not select must not be written, lest another CPU's be lost. */
-static void store_changes(struct cpu *cpu, uint64_t gva, const uint8_t *copy,
-			  const uint8_t *old, unsigned len)
+/* Those that the mask did not select must not be written, lest another CPU's be
+ * lost. */
+void store_changes(struct cpu *cpu, uint64_t gva, const uint8_t *copy,
+		   const uint8_t *old, unsigned len)
 {
 	for (unsigned i = 0; i < len; i++)
 		if (copy[i] != old[i])
