@@ -12,9 +12,9 @@
 
 struct run_args {
 	const char *kernel, *initrd, *append, *memory, *cpus, *accel, *name,
-		*unmapped, *profile, *debugcon;
+		*unmapped, *profile, *debugcon, *trace;
 	struct cli_list disks, serials, devices, modules;
-	bool rw, paused, no_reboot, catch_up, verbose;
+	bool rw, paused, no_reboot, catch_up, verbose, stats;
 };
 
 /* ---- from words to a configuration -------------------------------------- */
@@ -123,16 +123,66 @@ static int plan_choice(const char *what, const char *text,
 	return text ? opt_set(&desc, name, text, out, err) : 0;
 }
 
+struct accel_opts {
+	int name, check;
+};
+
+static const char *const accels[] = { "auto", "kvm",    "kvm-user",
+				      "bt",   "interp", NULL };
+static const char *const checks[] = { "off", "lockstep", NULL };
+
+static const struct opt_desc accel_descs[] = {
+	{ .name = "name",
+	  .type = OPT_CHOICE,
+	  .offset = offsetof(struct accel_opts, name),
+	  .help = "the accelerator",
+	  .choices = accels },
+	{ .name = "check",
+	  .type = OPT_CHOICE,
+	  .offset = offsetof(struct accel_opts, check),
+	  .help = "bt: lockstep compares each block with interp (off)",
+	  .choices = checks },
+	OPT_END
+};
+
+static int plan_accel(const char *text, struct vm_config *c, struct err *err)
+{
+	struct accel_opts o = { 0, 0 };
+	char buf[128];
+	int r;
+
+	snprintf(buf, sizeof(buf), "%s%s",
+		 text && text[strcspn(text, "=,")] == '=' ? "" : "name=",
+		 text ? text : "auto");
+	r = opt_parse(accel_descs, "--accel", buf, &o, err);
+	c->accel = accels[o.name];
+	c->accel_options.check = o.check;
+	return r;
+}
+
+/* "blocks" or "blocks=FILE" */
+static int plan_trace(const char *text, struct vm_config *c, struct err *err)
+{
+	static const char what[] = "blocks";
+	size_t len = sizeof(what) - 1;
+
+	if (!text)
+		return 0;
+	if (strncmp(text, what, len) || (text[len] && text[len] != '='))
+		return err_set(err, EINVAL, "give blocks or blocks=FILE",
+			       "--trace: there is no '%s'", text);
+	c->accel_options.trace = text + len + (text[len] == '=');
+	return 0;
+}
+
 static int plan(struct run_plan *p, const struct run_args *a, struct err *err)
 {
 	static const char *const policies[] = { "ignore", "kill", "inject",
 						NULL };
 	static const char *const profiles[] = { "pv", "full", NULL };
-	static const char *const accels[] = { "auto", "kvm",    "kvm-user",
-					      "bt",   "interp", NULL };
 	static const char *const stdio[] = { "stdio" };
 	struct vm_config *c = &p->config;
-	int policy, profile, accel, r;
+	int policy, profile, r;
 
 	r = plan_memory(a->memory, &c->mem_size, err);
 	if (!r)
@@ -143,12 +193,13 @@ static int plan(struct run_plan *p, const struct run_args *a, struct err *err)
 	if (!r)
 		r = plan_choice("profile", a->profile, profiles, &profile, err);
 	if (!r)
-		r = plan_choice("accel", a->accel, accels, &accel, err);
+		r = plan_accel(a->accel, c, err);
+	if (!r)
+		r = plan_trace(a->trace, c, err);
 	if (r)
 		return r;
 	snprintf(p->name, sizeof(p->name), "vm-%ld", (long)getpid());
 	c->name = a->name ? a->name : p->name;
-	c->accel = accels[accel];
 	c->unmapped = (enum unmapped_policy)policy;
 	c->no_pv = profile == 1;
 	c->end_on_reset = a->no_reboot;
@@ -235,8 +286,38 @@ static void signals_stop(struct signals *s)
 	close(s->fd.fd);
 }
 
-static int run_machine(struct vm *vm, const struct rundir *dir, bool paused,
-		       struct err *err)
+static void print_range(void *opaque, const struct bus_range *r)
+{
+	const char *bus = opaque;
+
+	if (r->nr_reads || r->nr_writes)
+		fprintf(stderr, "%s.%s.%llx: reads %llu, writes %llu\n", bus,
+			r->name, (unsigned long long)r->base,
+			(unsigned long long)r->nr_reads,
+			(unsigned long long)r->nr_writes);
+}
+
+/* What was counted, and is not zero. */
+static void print_stats(struct vm *vm)
+{
+	char pio[] = "pio", mmio[] = "mmio";
+	struct stats_group *g;
+
+	list_for_each (g, &vm->stats.groups, link) {
+		for (const struct stat_desc *d = g->descs; d->name; d++) {
+			uint64_t n = stats_read(g, d);
+
+			if (n)
+				fprintf(stderr, "%s.%s: %llu\n", g->name,
+					d->name, (unsigned long long)n);
+		}
+	}
+	bus_for_each(vm->pio, print_range, pio);
+	bus_for_each(vm->mmio, print_range, mmio);
+}
+
+static int run_machine(struct vm *vm, const struct rundir *dir,
+		       const struct run_args *a, struct err *err)
 {
 	struct vm_outcome outcome;
 	struct control *control;
@@ -248,15 +329,18 @@ static int run_machine(struct vm *vm, const struct rundir *dir, bool paused,
 		control_destroy(control);
 		return CLI_FAILED;
 	}
-	outcome = vm_run(vm, paused);
+	outcome = vm_run(vm, a->paused);
 	signals_stop(&signals);
 	control_destroy(control);
 	if (outcome.text[0])
 		log_warn("%s", outcome.text);
+	if (a->stats)
+		print_stats(vm);
 	return outcome.code;
 }
 
-static int run_planned(const struct run_plan *p, bool paused, struct err *err)
+static int run_planned(const struct run_plan *p, const struct run_args *a,
+		       struct err *err)
 {
 	struct rundir dir;
 	struct vm *vm;
@@ -265,7 +349,7 @@ static int run_planned(const struct run_plan *p, bool paused, struct err *err)
 	if (rundir_create(&dir, p->config.name, err))
 		return CLI_FAILED;
 	if (!vm_create(&vm, &p->config, err)) {
-		code = run_machine(vm, &dir, paused, err);
+		code = run_machine(vm, &dir, a, err);
 		vm_destroy(vm);
 	}
 	rundir_remove(&dir);
@@ -288,7 +372,7 @@ static int run(const void *opaque)
 	signal_set(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	code = plan(p, a, &err) ? CLI_USAGE : run_planned(p, a->paused, &err);
+	code = plan(p, a, &err) ? CLI_USAGE : run_planned(p, a, &err);
 	for (unsigned i = 0; i < CLI_LIST_MAX; i++)
 		free(p->module_text[i]);
 	free(p);
@@ -319,7 +403,7 @@ static const struct cli_option options[] = {
 	  "memory in MiB, or with K, M, G, T (1G)" },
 	{ 'c', "cpus", CLI_TEXT, MEMBER(cpus), "N[,sockets=,cores=,threads=]",
 	  "virtual CPUs (2, or 1 on a host with one)" },
-	{ 0, "accel", CLI_TEXT, MEMBER(accel), "NAME",
+	{ 0, "accel", CLI_TEXT, MEMBER(accel), "NAME[,check=lockstep]",
 	  "auto (what a probe finds fastest), kvm, kvm-user (with our own "
 	  "interrupt chips), bt or interp" },
 	{ 0, "serial", CLI_LIST, MEMBER(serials), "WHERE",
@@ -340,6 +424,10 @@ static const struct cli_option options[] = {
 	  "after a pause, guest time jumps to where it would be" },
 	{ 0, "paused", CLI_FLAG, MEMBER(paused), NULL,
 	  "do not start until ringer ctl NAME resume" },
+	{ 0, "stats", CLI_FLAG, MEMBER(stats), NULL,
+	  "print all counters at the end" },
+	{ 0, "trace", CLI_TEXT, MEMBER(trace), "blocks[=FILE]",
+	  "bt: write each translated block down, guest and host side by side" },
 	{ 'v', "verbose", CLI_FLAG, MEMBER(verbose), NULL, "say more" },
 	{ .name = NULL },
 };

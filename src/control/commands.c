@@ -163,10 +163,14 @@ static json_t *cmd_stats(struct vm *vm, const json_t *args, struct err *err)
 	list_for_each (g, &vm->stats.groups, link) {
 		json_t *group = json_object();
 
-		for (const struct stat_desc *d = g->descs; d->name; d++)
-			json_object_set_new(
-				group, d->name,
-				json_integer((json_int_t)stats_read(g, d)));
+		for (const struct stat_desc *d = g->descs; d->name; d++) {
+			uint64_t n = stats_read(g, d);
+
+			if (n || !g->is_sparse)
+				json_object_set_new(
+					group, d->name,
+					json_integer((json_int_t)n));
+		}
 		json_object_set_new(all, g->name, group);
 	}
 	return all;

@@ -83,15 +83,11 @@ int accel_choose(const struct accel_ops **ops, const char *name,
 	reason[0] = 0;
 	if (!name || !strcmp(name, "auto"))
 		return choose_fastest(ops, all, reason, reason_size, err);
-	if (!strcmp(name, "bt"))
-		return err_set(err, ENOTSUP, "use --accel interp or auto",
-			       "the binary translator (bt) is not available in "
-			       "this version");
 	for (; *all; all++)
 		if (!strcmp((*all)->name, name))
 			break;
 	if (!*all)
-		return err_set(err, EINVAL, "use auto, kvm or interp",
+		return err_set(err, EINVAL, "use auto, kvm, bt or interp",
 			       "there is no accelerator '%s'", name);
 	speed = (*all)->probe(&why);
 	if (speed < 0)

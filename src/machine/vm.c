@@ -48,7 +48,8 @@
 /* How long a wait for CPUs goes on before the loop's works are served. */
 #define SERVE_NS (1 * NSEC_PER_MSEC)
 
-static const struct accel_ops *const accels[] = { &accel_kvm, &accel_interp,
+static const struct accel_ops *const accels[] = { &accel_kvm, &accel_bt,
+						  &accel_interp,
 						  &accel_kvm_user, NULL };
 
 enum vm_status vm_status(struct vm *vm)
@@ -275,6 +276,8 @@ static void call_resume(void *opaque)
 	struct call *call = opaque;
 	struct vm *vm = call->vm;
 
+	/* What the CPUs noted on their way to the pause may be its end. */
+	handle_events(vm);
 	if (vm->status == VM_ENDED)
 		call->result = -EINVAL;
 	else if (vm->status != VM_RUNNING)
@@ -433,6 +436,7 @@ static int create_cpus(struct vm *vm, const struct vm_config *config,
 		.clock = vm->clock,
 		.stats = &vm->stats,
 		.unmapped = config->unmapped,
+		.options = config->accel_options,
 		.events = { .shutdown = cpu_stopped, .opaque = vm },
 	};
 	cpuid_policy_init(&vm->cpus.cpuid, &cpuid);
@@ -472,6 +476,10 @@ static int choose_accel(const struct vm_config *config,
 	*ops = config->accel_ops;
 	if (*ops)
 		return 0;
+	if ((config->accel_options.check || config->accel_options.trace) &&
+	    (!config->accel || strcmp(config->accel, accel_bt.name)))
+		return err_set(err, EINVAL, "say --accel bt",
+			       "check= and --trace are for accelerator bt");
 	r = accel_choose(ops, config->accel, accels, reason, sizeof(reason),
 			 err);
 	if (!r && reason[0])

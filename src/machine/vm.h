@@ -42,7 +42,8 @@ struct vm_config {
 	uint64_t mem_size;        /* bytes, a multiple of 4 KiB */
 	struct cpu_topology cpus; /* zero counts are one */
 	const char *accel;        /* "auto" (or NULL), "kvm", "bt", "interp" */
-	bool no_pv;               /* hide KVM's paravirtual interface */
+	struct accel_options accel_options;
+	bool no_pv; /* hide KVM's paravirtual interface */
 	enum unmapped_policy unmapped;
 	bool end_on_reset; /* a guest's reset ends the machine */
 	bool catch_up;     /* guest time jumps over a pause */
