@@ -129,6 +129,22 @@ static void make_tables(struct rig *rig)
 			  i * 4 * MiB | rights | PTE_PS);
 }
 
+static const int rig_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+
+/* Put the handlers back that were there when the CPUs were made. */
+static void handlers_restore(const struct rig *rig)
+{
+	struct sigaction now;
+
+	sigaction(SIGSEGV, NULL, &now);
+	/* cmocka's take no information; those that do pass on what is not
+	 * theirs. */
+	if (now.sa_flags & SA_SIGINFO)
+		return;
+	for (unsigned i = 0; i < ARRAY_SIZE(rig_signals); i++)
+		sigaction(rig_signals[i], &rig->handlers[i], NULL);
+}
+
 void rig_create(struct rig *rig, const struct accel_ops *ops, unsigned nr,
 		uint64_t ram)
 {
@@ -157,6 +173,8 @@ void rig_create(struct rig *rig, const struct accel_ops *ops, unsigned nr,
 		rig->vcpu[i].set = &rig->vs;
 		vm_assert(!ops->vcpu_create(&rig->vcpu[i], &err));
 	}
+	for (unsigned i = 0; i < ARRAY_SIZE(rig_signals); i++)
+		sigaction(rig_signals[i], NULL, &rig->handlers[i]);
 	make_tables(rig);
 }
 
@@ -282,6 +300,7 @@ struct rig_exception rig_continue(struct rig *rig, unsigned n)
 	struct exit exit = { .reason = EXIT_ERROR };
 	uint64_t linear;
 
+	handlers_restore(rig);
 	vm_assert(!rig->vs.ops->run(&rig->vcpu[n], &exit));
 	vm_assert(!rig->vs.ops->get_state(&rig->vcpu[n], st));
 	if (exit.reason != EXIT_HLT)

@@ -9,6 +9,8 @@
 #ifndef TESTS_LIB_RIG_H
 #define TESTS_LIB_RIG_H
 
+#include <signal.h>
+
 #include "vcpu/vcpu.h"
 
 #define RIG_MAX_CPUS 2
@@ -50,6 +52,9 @@ struct rig {
 	struct stats stats;
 	/* What the next run starts from and where the last one ended. */
 	struct x86_state st[RIG_MAX_CPUS];
+	/* The accelerator's signal handlers, which cmocka replaces by its own
+	 * for each test. */
+	struct sigaction handlers[4];
 };
 
 /** What a run ended with, if it was an exception. */

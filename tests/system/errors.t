@@ -66,7 +66,10 @@ check "cpus_many" 2 "--cpus" "${run[@]}" -k ok.elf -c 1000
 check "cpus_product" 2 "are not 3 CPUs" "${run[@]}" -k ok.elf -c 3,sockets=2,cores=2
 check "cpus_key" 2 "socket" "${run[@]}" -k ok.elf -c 2,socket=2
 check "accel_word" 2 "--accel" run --accel warp -k ok.elf
-check "accel_bt" 125 "not" run --accel bt -k ok.elf
+check "accel_key" 2 "unknown key" run --accel bt,colour=red -k ok.elf
+check "accel_check" 2 "one of: off, lockstep" run --accel bt,check=on -k ok.elf
+check "accel_check_interp" 125 "for accelerator bt" run --accel interp,check=lockstep -k ok.elf
+check "trace_word" 2 "no 'insns'" run --accel bt --trace insns -k ok.elf
 check "unmapped_word" 2 "--unmapped" "${run[@]}" -k ok.elf --unmapped explode
 check "profile_word" 2 "--profile" "${run[@]}" -k ok.elf --profile turbo
 check "name_slash" 125 "is no name" "${run[@]}" -k ok.elf --name a/b
@@ -114,6 +117,28 @@ if [ "$(id -u)" != 0 ]; then
 	chmod 0 disk.img
 	check "disk_permission" 125 "Permission denied" "${run[@]}" -k ok.elf -d disk.img
 fi
+# ---- what the process was started with
+small() { # ARGS...: sets $code
+	timeout 60 "$ringer" "${run[@]}" --device isa-debug-exit "$@"
+	code=$?
+}
+sum=$(sha256sum <disk.img)
+(
+	exec <&- >&- 2>&-
+	small -k ok.elf -d disk.img --rw -v
+	exit $code
+)
+code=$?
+ok "closed_descriptors_are_not_taken_by_disks" eval \
+	'[ $code = 1 ] && [ "$(sha256sum <disk.img)" = "$sum" ]'
+(
+	ulimit -f 1
+	small -k ok.elf </dev/null 2>err
+	exit $code
+)
+code=$?
+ok "a_limit_on_files_does_not_kill" eval \
+	'[ $code = 125 ] && has err "File too large"' || echo "# exit code $code"
 # ---- help costs nothing and fails nothing
 ok "help_is_on_stdout" eval '"$ringer" --help | grep -q "Usage: ringer"'
 ok "run_help_lists_devices" eval '"$ringer" run --help | grep -q virtio-rng'

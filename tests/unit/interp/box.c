@@ -133,6 +133,7 @@ void box_write(struct box *b, uint64_t gpa, const void *p, unsigned len)
 {
 	assert_true(gpa + len <= BOX_RAM);
 	memcpy(b->ram + gpa, p, len);
+	gmem_mark_written(&b->mem, gpa, len);
 }
 
 uint64_t box_peek(struct box *b, uint64_t gpa, unsigned size)
@@ -252,7 +253,7 @@ static void make_idt(struct box *b)
 
 		box_gate(b, v, is_long ? CODE0_64 : CODE0,
 			 BOX_HANDLERS + 16 * v, is_user ? 0xee : 0x8e, 0);
-		b->ram[BOX_HANDLERS + 16 * v] = 0xf4;
+		box_poke(b, BOX_HANDLERS + 16 * v, 1, 0xf4);
 	}
 	b->st.idtr = (struct x86_dtr){ BOX_IDT, 0xfff };
 	b->st.gdtr = (struct x86_dtr){ BOX_GDT, BOX_GDT_LIMIT };
@@ -273,7 +274,7 @@ void box_real(struct box *b)
 	start(b);
 	for (unsigned v = 0; v < 256; v++) {
 		box_poke(b, 4 * v, 4, (BOX_HANDLERS / 16 + v) << 16);
-		b->ram[BOX_HANDLERS + 16 * v] = 0xf4;
+		box_poke(b, BOX_HANDLERS + 16 * v, 1, 0xf4);
 	}
 	b->st.idtr = (struct x86_dtr){ 0, 0x3ff };
 	b->st.seg[SEG_CS].sel = BOX_CODE / 16;
@@ -349,10 +350,10 @@ int box_run(struct box *b)
 	int r;
 
 	memset(&b->exit, 0, sizeof(b->exit));
-	assert_int_equal(accel_interp.set_state(&b->vcpu, &b->st), 0);
-	r = accel_interp.run(&b->vcpu, &b->exit);
+	assert_int_equal(ACCEL.set_state(&b->vcpu, &b->st), 0);
+	r = ACCEL.run(&b->vcpu, &b->exit);
 	assert_int_equal(r, 0);
-	assert_int_equal(accel_interp.get_state(&b->vcpu, &b->st), 0);
+	assert_int_equal(ACCEL.get_state(&b->vcpu, &b->st), 0);
 	if (b->exit.reason == EXIT_SHUTDOWN)
 		return -2;
 	if (b->exit.reason != EXIT_HLT)
@@ -394,7 +395,7 @@ struct box *box_create(bool pv)
 	assert_int_equal(gmem_add(&b->mem, "ram", 0, BOX_RAM, 0, NULL), 0);
 	b->ram = gmem_at(&b->mem, 0, BOX_RAM);
 	b->vs.mem = &b->mem;
-	b->vs.ops = &accel_interp;
+	b->vs.ops = &ACCEL;
 	b->vs.pio = bus_create("pio", true);
 	b->vs.mmio = bus_create("mmio", false);
 	b->vs.clock = vclock_create(&host, config.tsc_khz);
@@ -406,16 +407,16 @@ struct box *box_create(bool pv)
 	b->vcpu.set = &b->vs;
 	b->vcpu.intc = (struct intc){ &intc_ops, b };
 	vclock_start(b->vs.clock, false);
-	assert_int_equal(accel_interp.vm_create(&b->vs, NULL), 0);
-	assert_int_equal(accel_interp.vcpu_create(&b->vcpu, NULL), 0);
+	assert_int_equal(ACCEL.vm_create(&b->vs, NULL), 0);
+	assert_int_equal(ACCEL.vcpu_create(&b->vcpu, NULL), 0);
 	b->cpu = cpu_of(&b->vcpu);
 	return b;
 }
 
 void box_destroy(struct box *b)
 {
-	accel_interp.vcpu_destroy(&b->vcpu);
-	accel_interp.vm_destroy(&b->vs);
+	ACCEL.vcpu_destroy(&b->vcpu);
+	ACCEL.vm_destroy(&b->vs);
 	vclock_destroy(b->vs.clock);
 	bus_destroy(b->vs.pio);
 	bus_destroy(b->vs.mmio);

@@ -26,7 +26,7 @@
 #include "vcpu/insn/decode.h"
 #include "vcpu/interp/cpu.h"
 
-#define WINDOW       0x40000000ULL /* 1 GiB */
+#define WINDOW       0x80000000ULL /* 2 GiB */
 #define CODE         (WINDOW + 0x10000)
 #define CODE_PAGES   2
 #define DATA         (WINDOW + 0x20000)
@@ -869,6 +869,7 @@ static void code_put(const struct test *t)
 
 	memcpy(host_code + at, t->bytes, t->insn.len);
 	memcpy(guest_code + at, t->bytes, t->insn.len);
+	gmem_mark_written(&rig.mem, CODE_GPA + at, t->insn.len);
 }
 
 static void code_remove(const struct test *t)
@@ -877,6 +878,7 @@ static void code_remove(const struct test *t)
 
 	memset(host_code + at, 0xcc, t->insn.len);
 	memset(guest_code + at, 0xcc, t->insn.len);
+	gmem_mark_written(&rig.mem, CODE_GPA + at, t->insn.len);
 }
 
 static bool test_run(struct test *t, struct x86_state *next)
@@ -930,6 +932,10 @@ static void window_make(void)
 		put(host_data, i, rnd_vector());
 	guest_code = gmem_at(&rig.mem, CODE_GPA, CODE_PAGES * PAGE_SIZE);
 	guest_data = gmem_at(&rig.mem, DATA_GPA, (DATA_PAGES + 1) * PAGE_SIZE);
+	/* Stores to some pages take the way of those that have code. */
+	for (uint64_t i = 0; i < DATA_PAGES; i += 2)
+		rig.mem.region[0].page_flags[DATA_GPA / PAGE_SIZE + i] |=
+			GMEM_PAGE_CODE;
 	memcpy(guest_code, host_code, CODE_PAGES * PAGE_SIZE);
 	memcpy(guest_data, host_data, (DATA_PAGES + 1) * PAGE_SIZE);
 	mprotect(host_data + DATA_PAGES * PAGE_SIZE, PAGE_SIZE, PROT_READ);
@@ -938,7 +944,7 @@ static void window_make(void)
 	rig_write(&rig, RIG_PD, 8, RIG_PT | PTE_P | PTE_W);
 	for (unsigned i = 1; i < 512; i++)
 		rig_write(&rig, RIG_PD + i * 8, 8, 0);
-	rig_write(&rig, RIG_PDPT + 8, 8, WINDOW_PD | rights);
+	rig_write(&rig, RIG_PDPT + 16, 8, WINDOW_PD | rights);
 	rig_write(&rig, WINDOW_PD, 8, WINDOW_PT | rights);
 	for (unsigned i = 0; i < CODE_PAGES; i++)
 		rig_write(&rig, WINDOW_PT + (0x10 + i) * 8, 8,
@@ -968,7 +974,7 @@ static void interp_equals_host(void **state)
 	unsigned failures = 0, nr_ops = 0;
 
 	rng_state = seed * 0x9e3779b97f4a7c15ULL | 1;
-	rig_create(&rig, &accel_interp, 1, 2 * MiB);
+	rig_create(&rig, &ACCEL, 1, 2 * MiB);
 	cpuid_features(&rig.vs.cpuid, &features);
 	xsave_mask = cpuid_xcr0_mask(&rig.vs.cpuid);
 	window_make();

@@ -25,7 +25,7 @@ static struct x86_state *const st = &rig.st[0];
 
 static int setup(void **state)
 {
-	rig_create(&rig, &accel_interp, 1, 4 * MiB);
+	rig_create(&rig, &ACCEL, 1, 4 * MiB);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static int teardown(void **state)
 static void renew(void)
 {
 	rig_destroy(&rig);
-	rig_create(&rig, &accel_interp, 1, 4 * MiB);
+	rig_create(&rig, &ACCEL, 1, 4 * MiB);
 }
 
 static bool has(enum insn_feature feature)

@@ -27,7 +27,7 @@ static int setup(void **state)
 {
 	struct err err = { .what = "" };
 
-	rig_create(&rig, &accel_interp, 1, RAM);
+	rig_create(&rig, &ACCEL, 1, RAM);
 	assert_int_equal(gmem_add(&rig.mem, "rom", ROM, 0x2000, GMEM_RO, &err),
 			 0);
 	assert_int_equal(
@@ -671,8 +671,8 @@ static void b9_unmapped_follows_the_policy(void **state)
 	rig.vs.unmapped = UNMAPPED_KILL;
 	st->gpr[RBX] = nowhere;
 	rig_code(&rig, "\x89\x03", 2);
-	accel_interp.set_state(rig.vcpu, st);
-	assert_int_equal(accel_interp.run(rig.vcpu, &exit), 0);
+	ACCEL.set_state(rig.vcpu, st);
+	assert_int_equal(ACCEL.run(rig.vcpu, &exit), 0);
 	assert_int_equal(exit.reason, EXIT_UNMAPPED);
 	assert_int_equal(exit.access.addr, nowhere);
 	assert_true(exit.access.is_write);
@@ -702,7 +702,8 @@ static void stores_mark_pages_dirty(void **state)
 	uint8_t *flags = rig.mem.region[0].page_flags;
 
 	rig_mode(&rig, 0, RIG_LONG, 0);
-	memset(flags, 0, RAM / PAGE_SIZE);
+	for (unsigned i = 0; i < RAM / PAGE_SIZE; i++)
+		flags[i] &= (uint8_t)~GMEM_PAGE_DIRTY;
 	set_pte(PAGE_A, PAGE_A | RIGHTS | PTE_A | PTE_D);
 	st->gpr[RBX] = PAGE_A;
 	RIG_RUN(&rig, 0x8b, 0x03);

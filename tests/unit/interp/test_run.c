@@ -4,6 +4,7 @@
  */
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,9 +19,17 @@
 static struct rig rig;
 static struct x86_state *const st = &rig.st[0];
 
+static volatile sig_atomic_t nr_traps;
+
+static void on_trap(int sig)
+{
+	nr_traps = nr_traps + 1;
+}
+
 static int setup(void **state)
 {
-	rig_create(&rig, &accel_interp, 2, 8 * MiB);
+	signal(SIGTRAP, on_trap);
+	rig_create(&rig, &ACCEL, 2, 8 * MiB);
 	return 0;
 }
 
@@ -33,7 +42,7 @@ static int teardown(void **state)
 static void probe_tells_a_speed(void **state)
 {
 	struct err err = { .what = "" };
-	int64_t speed = accel_interp.probe(&err);
+	int64_t speed = ACCEL.probe(&err);
 
 	printf("# %lld instructions a second\n", (long long)speed);
 	assert_true(speed > 1000000);
@@ -43,6 +52,8 @@ static void instructions_are_counted(void **state)
 {
 	uint64_t before;
 
+	if (!strcmp(ACCEL.name, "bt")) /* which does not count */
+		return;
 	rig_mode(&rig, 0, RIG_LONG, 0);
 	before = rig.vcpu[0].stats.instructions;
 	st->gpr[RCX] = 10;
@@ -372,6 +383,13 @@ static void sti_lets_one_instruction_pass(void **state)
 	rig.vcpu[0].intc.ops = NULL;
 }
 
+/* The accelerator's handlers pass on what is not theirs. */
+static void a_signal_of_the_program_reaches_it(void **state)
+{
+	raise(SIGTRAP);
+	assert_int_equal(nr_traps, 1);
+}
+
 static void nmi_ends_hlt(void **state)
 {
 	struct rig_exception e;
@@ -390,7 +408,7 @@ static void nmi_ends_hlt(void **state)
 
 static void *ask_for_pause(void *vcpu)
 {
-	atomic_fetch_or(&((struct vcpu *)vcpu)->requests, VCPU_REQ_PAUSE);
+	vcpu_request(vcpu, VCPU_REQ_PAUSE);
 	return NULL;
 }
 
@@ -401,20 +419,20 @@ static void a_request_ends_run(void **state)
 
 	rig_mode(&rig, 0, RIG_LONG, 0);
 	rig_code(&rig, "\xeb\xfe", 2);
-	accel_interp.set_state(rig.vcpu, st);
+	ACCEL.set_state(rig.vcpu, st);
 	pthread_create(&thread, NULL, ask_for_pause, rig.vcpu);
-	assert_int_equal(accel_interp.run(rig.vcpu, &exit), 0);
+	assert_int_equal(ACCEL.run(rig.vcpu, &exit), 0);
 	pthread_join(thread, NULL);
 	assert_int_equal(exit.reason, EXIT_KICK);
-	accel_interp.get_state(rig.vcpu, st);
+	ACCEL.get_state(rig.vcpu, st);
 	assert_int_equal(st->rip, RIG_CODE);
 	/* A long REP notices too, with its registers half way. */
 	rig_mode(&rig, 0, RIG_LONG, 0);
 	st->gpr[RDI] = 2 * MiB;
 	st->gpr[RCX] = 4 * MiB;
 	rig_code(&rig, "\xf3\xaa", 2);
-	accel_interp.set_state(rig.vcpu, st);
-	assert_int_equal(accel_interp.run(rig.vcpu, &exit), 0);
+	ACCEL.set_state(rig.vcpu, st);
+	assert_int_equal(ACCEL.run(rig.vcpu, &exit), 0);
 	assert_int_equal(exit.reason, EXIT_KICK);
 	atomic_store(&rig.vcpu[0].requests, 0);
 	assert_int_equal(rig_continue(&rig, 0).vector, -1);
@@ -429,18 +447,18 @@ static void init_and_sipi_start_a_cpu(void **state)
 	struct vcpu *vcpu = &rig.vcpu[1];
 
 	rig_mode(&rig, 1, RIG_LONG, 0);
-	accel_interp.set_state(vcpu, ap);
+	ACCEL.set_state(vcpu, ap);
 	atomic_fetch_or(&vcpu->requests, VCPU_REQ_INIT);
-	assert_int_equal(accel_interp.run(vcpu, &exit), 0);
+	assert_int_equal(ACCEL.run(vcpu, &exit), 0);
 	assert_int_equal(exit.reason, EXIT_HLT);
-	accel_interp.get_state(vcpu, ap);
+	ACCEL.get_state(vcpu, ap);
 	assert_int_equal(ap->activity, ACT_WAIT_SIPI);
 	/* at 0x7a000: mov ax, cs; hlt */
 	rig_write(&rig, 0x7a000, 4, 0xf4c88c);
 	vcpu->sipi_vector = 0x7a;
 	atomic_fetch_or(&vcpu->requests, VCPU_REQ_SIPI);
-	assert_int_equal(accel_interp.run(vcpu, &exit), 0);
-	accel_interp.get_state(vcpu, ap);
+	assert_int_equal(ACCEL.run(vcpu, &exit), 0);
+	ACCEL.get_state(vcpu, ap);
 	assert_int_equal(ap->activity, ACT_HALTED);
 	assert_int_equal((uint16_t)ap->gpr[RAX], 0x7a00);
 	assert_int_equal(ap->rip, 3);
@@ -472,7 +490,8 @@ static void full_block_memory_starts_over(void **state)
 	st->gpr[RCX] = 500000;
 	assert_int_equal(rig_run(&rig, 0).vector, -1);
 	assert_int_equal(st->gpr[RAX], 500000);
-	assert_true(cpu->block_resets > resets);
+	if (strcmp(ACCEL.name, "bt")) /* which counts them elsewhere */
+		assert_true(cpu->block_resets > resets);
 }
 
 static void long_straight_code_runs(void **state)
@@ -591,6 +610,7 @@ int main(void)
 		cmocka_unit_test(sti_lets_one_instruction_pass),
 		cmocka_unit_test(nmi_ends_hlt),
 		cmocka_unit_test(a_request_ends_run),
+		cmocka_unit_test(a_signal_of_the_program_reaches_it),
 		cmocka_unit_test(init_and_sipi_start_a_cpu),
 		cmocka_unit_test(triple_fault_is_a_shutdown),
 		cmocka_unit_test(full_block_memory_starts_over),

@@ -284,8 +284,10 @@ static void a8_cli_changes_the_virtual_flag(void **state)
 	assert_int_equal(RUN_RAX(b, cli_sti, 0), -1);
 	assert_false(b->st.gpr[RBX] & FLAG_IF);
 	assert_true(b->st.gpr[RCX] & FLAG_IF);
-	assert_int_equal(b->cpu->trap_counts[OP_CLI], 2);
-	assert_int_equal(b->cpu->trap_counts[OP_STI], 1);
+	if (strcmp(ACCEL.name, "bt")) { /* which does not count them */
+		assert_int_equal(b->cpu->trap_counts[OP_CLI], 2);
+		assert_int_equal(b->cpu->trap_counts[OP_STI], 1);
+	}
 	asm volatile("pushf; pop %0" : "=r"(host));
 	assert_true(host & FLAG_IF);
 	/* at CPL 3 it is IOPL that decides */
@@ -372,7 +374,7 @@ static void stac_is_for_the_kernel(void **state)
 
 /* ---- Fast system calls --------------------------------------------------- */
 
-GUEST(syscall, 64, "syscall; int3");
+GUEST(syscall_int3, 64, "syscall; int3");
 GUEST(sysretq, 64, "sysretq");
 GUEST(sysretl, 64, "sysretl");
 
@@ -383,7 +385,7 @@ static void make_syscall(struct box *b)
 	b->st.lstar = BOX_CODE;
 	b->st.fmask = FLAG_IF | FLAG_DF | FLAG_AC;
 	box_level(b, 3, true);
-	BOX_LOAD(b, BOX_USER, syscall);
+	BOX_LOAD(b, BOX_USER, syscall_int3);
 }
 
 /* (A3) SYSCALL and SYSRET: registers, flags, selectors both ways. */

@@ -184,6 +184,52 @@ static void a35_nothing_runs_behind_power_off(void **state)
 	assert_int_equal(*(uint8_t *)gmem_at(&f->vm->mem, COUNTER, 1), 0);
 }
 
+struct late_resume {
+	struct vm *vm;
+	struct loop_work work;
+	int paused, resumed;
+};
+
+/* On the main loop, which therefore does not hear of the power-off before. */
+static void power_off_and_resume(void *opaque)
+{
+	struct late_resume *late = opaque;
+	struct vm *vm = late->vm;
+	const struct x86_state *st = vm->cpus.vcpu[0].accel;
+	uint32_t events = 0;
+
+	*(uint8_t *)gmem_at(&vm->mem, st->rip, 1) = 'O';
+	for (int i = 0; i < 5000 && !(events & BIT(MACHINE_POWEROFF)); i++) {
+		usleep(1000);
+		pthread_mutex_lock(&vm->event_lock);
+		events = vm->events;
+		pthread_mutex_unlock(&vm->event_lock);
+	}
+	late->paused = vm_pause(vm);
+	late->resumed = vm_resume(vm);
+}
+
+static void a35_nothing_is_resumed_behind_power_off(void **state)
+{
+	/* The L becomes an O. */
+	static const char program[] = { 'L',  0x05, 0x06,
+					0x20, '+',  ADDR(COUNTER) };
+	struct fixture *f = *state;
+	struct late_resume late = {
+		.work = { .fn = power_off_and_resume, .opaque = &late },
+	};
+
+	run_in_thread(f, program, sizeof(program));
+	wait_for(f, 0);
+	late.vm = f->vm;
+	loop_post(f->vm->loop, &late.work);
+	join(f);
+	assert_int_equal(f->outcome.end, VM_END_POWEROFF);
+	assert_int_equal(late.paused, 0);
+	assert_int_equal(late.resumed, -EINVAL);
+	assert_int_equal(*(uint8_t *)gmem_at(&f->vm->mem, COUNTER, 1), 0);
+}
+
 /*
  * Reset
  */
@@ -467,8 +513,9 @@ static void a35_what_cannot_be_built(void **state)
 	c.nr_disks = 1;
 	FAILS("/nonexistent/disk");
 	c.accel_ops = NULL;
-	c.accel = "bt";
-	FAILS("binary translator");
+	c.accel = "interp";
+	c.accel_options.check = true;
+	FAILS("for accelerator bt");
 	c.accel_ops = NULL;
 	c.accel = "tcg";
 	FAILS("no accelerator 'tcg'");
@@ -588,7 +635,7 @@ static void a13_auto_measures_and_says_why(void **state)
 	assert_non_null(strstr(err.what, "/dev/broken"));
 	err.what[0] = 0;
 	assert_int_equal(accel_choose(&ops, "bt", all, why, sizeof(why), &err),
-			 -ENOTSUP);
+			 -EINVAL);
 	assert_non_null(strstr(err.hint, "interp"));
 }
 
@@ -603,6 +650,7 @@ int main(void)
 		T(b9_unmapped_ends_with_the_address),
 		T(a35_accelerator_error_ends_with_125),
 		T(a35_nothing_runs_behind_power_off),
+		T(a35_nothing_is_resumed_behind_power_off),
 		T(a35_reset_while_running),
 		T(a35_reset_reloads_the_kernel),
 		T(a35_reset_can_end_the_machine),
