@@ -123,7 +123,7 @@ static bool check_ends_block(struct tr *t, struct tblock *b,
 	    t->i.feature != FEAT_RDSEED)
 		return false;
 	b->is_alone = t->nr_insns == 1;
-	if (!b->is_alone) {
+	if (!b->is_alone && before) {
 		*t = *before;
 		t->code->nr_callouts = callouts;
 	}
