@@ -49,7 +49,7 @@ done
 RINGER=$ringer "$tools/run-guests" bt,check=lockstep "$dir/guests" \
 	>"$dir/guests.tap"
 echo "# $(grep -c '^ok' "$dir/guests.tap") results of guests"
-ok "a10_guests_pass_in_lockstep" [ "$(grep -c '^not ok' "$dir/guests.tap")" = 0 ] ||
+ok "a11_guests_end_each_block_as_under_interp" [ "$(grep -c '^not ok' "$dir/guests.tap")" = 0 ] ||
 	grep -A20 '^not ok' "$dir/guests.tap" | sed 's/^/# /'
 ok "a10_there_are_guests" [ "$(grep -c '^ok' "$dir/guests.tap")" -gt 100 ]
 
