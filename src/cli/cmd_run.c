@@ -168,7 +168,7 @@ static int plan_trace(const char *text, struct vm_config *c, struct err *err)
 
 	if (!text)
 		return 0;
-	if (strncmp(text, what, len) || (text[len] && text[len] != '='))
+	if (strncmp(text, what, len) != 0 || (text[len] && text[len] != '='))
 		return err_set(err, EINVAL, "give blocks or blocks=FILE",
 			       "--trace: there is no '%s'", text);
 	c->accel_options.trace = text + len + (text[len] == '=');

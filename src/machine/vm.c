@@ -477,7 +477,7 @@ static int choose_accel(const struct vm_config *config,
 	if (*ops)
 		return 0;
 	if ((config->accel_options.check || config->accel_options.trace) &&
-	    (!config->accel || strcmp(config->accel, accel_bt.name)))
+	    (!config->accel || strcmp(config->accel, accel_bt.name) != 0))
 		return err_set(err, EINVAL, "say --accel bt",
 			       "check= and --trace are for accelerator bt");
 	r = accel_choose(ops, config->accel, accels, reason, sizeof(reason),

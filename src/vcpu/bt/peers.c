@@ -187,7 +187,7 @@ static bool is_held(const struct bt *bt, uint64_t gpa)
 void page_hold(struct bt *bt, uint64_t gpa)
 {
 	struct bt_vm *vm = bt->vm;
-	uint64_t n = gpa >> PAGE_SHIFT, tickets[MAX_VCPUS];
+	uint64_t n = gpa >> PAGE_SHIFT, tickets[MAX_VCPUS] = { 0 };
 	unsigned own = bt->cpu.vcpu->index;
 
 	if (is_held(bt, gpa) || n >= vm->nr_pages)
@@ -202,7 +202,6 @@ void page_hold(struct bt *bt, uint64_t gpa)
 	for (unsigned i = 0; i < vm->vs->nr; i++) {
 		uint64_t *writer = vm->peers[i].writer;
 
-		tickets[i] = 0;
 		if (i != own && writer &&
 		    __atomic_load_n(&writer[n], __ATOMIC_SEQ_CST))
 			tickets[i] = post(vm, i, gpa, 0);
