@@ -183,8 +183,7 @@ struct code_page *code_page_get(struct bt *bt, const uint8_t *hva, uint64_t gva)
 	gva = fixed_gva(bt, gva);
 	for (uint32_t n = *bucket; n; n = p->next) {
 		p = &c->pages[n - 1];
-		if (p->hva == hva && p->key == bt->code_key && p->gva == gva &&
-		    !p->is_dead)
+		if (p->hva == hva && p->key == bt->code_key && p->gva == gva)
 			return p;
 	}
 	p = &c->pages[c->nr_pages];
@@ -482,7 +481,7 @@ void code_written(struct bt *bt, uint64_t gpa, uint64_t len)
 
 		for (uint32_t i = *bucket_of(c, page); i; i = p->next) {
 			p = &c->pages[i - 1];
-			if (p->gpa == page && !p->is_dead)
+			if (p->gpa == page)
 				page_written(bt, p, (unsigned)(gpa - page),
 					     (unsigned)n);
 		}

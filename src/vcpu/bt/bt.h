@@ -106,7 +106,6 @@ struct code_page {
 	uint32_t blocks; /* its blocks, number + 1 */
 	uint32_t straddlers; /* those whose instruction ends in it */
 	uint8_t key;
-	bool is_dead;
 	unsigned nr_writes; /* to it since the last block was made */
 	uint64_t misaligned[PAGE_SIZE / 64]; /* instructions seen to be */
 };

@@ -236,7 +236,7 @@ static uint64_t bad_target(struct bt *bt, uint64_t from)
 		if (insn.op == OP_RET)
 			*rsp -= 8 + (insn.form == FORM_IMM ? (uint16_t)insn.imm
 							   : 0);
-		else if (insn.op == OP_CALL_IND)
+		else if (insn.op == OP_CALL || insn.op == OP_CALL_IND)
 			*rsp += 8;
 	}
 	return step(bt, b, n);
